@@ -1,0 +1,2 @@
+/** JMH benchmarks of the scopes. */
+package dev.r2dbcscope.benchmarks;
