@@ -1,0 +1,128 @@
+package dev.r2dbcscope;
+
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Function;
+import java.util.function.Supplier;
+import org.reactivestreams.Publisher;
+import org.reactivestreams.Subscription;
+import reactor.core.CoreSubscriber;
+import reactor.core.Disposable;
+import reactor.core.Disposables;
+import reactor.core.Exceptions;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
+import reactor.util.context.Context;
+
+/**
+ * The inner half of the guard around {@code usingWhen}: stands between the body and usingWhen's own subscriber.
+ *
+ * <p>It gives usingWhen a subscription before the connection or the body is there, so that a cancel is heard at any
+ * time; takes the body's cancel and error paths even where the body throws from {@code cancel()} or the subscriber from
+ * {@code onNext}, which would make usingWhen skip its ending; and sends what the body emits too late to the discard and
+ * drop hooks. Its Context carries the scope.
+ *
+ * @param <T> what the body emits
+ */
+final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
+
+    private final CoreSubscriber<? super T> actual;
+    private final Context context;
+    private final LateSubscription upstream = new LateSubscription();
+    private final Disposable.Swap opening = Disposables.swap();
+    private final AtomicBoolean terminated = new AtomicBoolean();
+    private volatile boolean cancelled;
+
+    BodySubscriber(CoreSubscriber<? super T> actual, Context context) {
+        this.actual = actual;
+        this.context = context;
+    }
+
+    /** Starts the body. */
+    void run(Supplier<? extends Publisher<? extends T>> body) {
+        if (cancelled) {
+            return;
+        }
+        try {
+            body.get().subscribe(this);
+        } catch (Throwable e) {
+            Exceptions.throwIfJvmFatal(e);
+            fail(e);
+        }
+    }
+
+    /** Starts the body when the session is open. */
+    void whenOpen(Mono<Session> open, Function<Session, ? extends Publisher<? extends T>> body) {
+        opening.update(open.subscribe(session -> run(() -> body.apply(session)), this::fail, null, context));
+    }
+
+    @Override
+    public Context currentContext() {
+        return context;
+    }
+
+    @Override
+    public void onSubscribe(Subscription s) {
+        upstream.arrive(s);
+    }
+
+    @Override
+    public void onNext(T value) {
+        if (cancelled) {
+            Operators.onDiscard(value, context);
+            return;
+        }
+        if (terminated.get()) {
+            Operators.onNextDropped(value, context);
+            return;
+        }
+        try {
+            actual.onNext(value);
+        } catch (Throwable e) {
+            fail(Operators.onOperatorError(null, e, value, context));
+            Exceptions.throwIfJvmFatal(e);
+        }
+    }
+
+    @Override
+    public void onError(Throwable error) {
+        if (cancelled || !terminated.compareAndSet(false, true)) {
+            Operators.onErrorDropped(error, context);
+        } else {
+            actual.onError(error);
+        }
+    }
+
+    @Override
+    public void onComplete() {
+        if (!cancelled && terminated.compareAndSet(false, true)) {
+            actual.onComplete();
+        }
+    }
+
+    /** Ends the body from outside: cancels it and takes the error path. */
+    void fail(Throwable error) {
+        cancelUpstream();
+        onError(error);
+    }
+
+    @Override
+    public void request(long n) {
+        upstream.request(n);
+    }
+
+    @Override
+    public void cancel() {
+        cancelled = true;
+        opening.dispose();
+        cancelUpstream();
+    }
+
+    private void cancelUpstream() {
+        try {
+            upstream.cancel();
+        } catch (Throwable e) {
+            Exceptions.throwIfJvmFatal(e);
+            Operators.onErrorDropped(e, context);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+package dev.r2dbcscope;
+
+import java.util.Objects;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import org.reactivestreams.Subscription;
+import reactor.core.CoreSubscriber;
+import reactor.core.Exceptions;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
+import reactor.core.publisher.Sinks;
+import reactor.util.context.Context;
+
+/**
+ * A request to the connection itself: begin, commit, a savepoint, a setting, a validation.
+ *
+ * <p>It is exclusive, because drivers decide from a client-side status what to send, which is true only while nothing is
+ * in flight. It runs to its end even if its subscriber cancels.
+ *
+ * @param <T> what it answers
+ */
+final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
+
+    private final Gate gate;
+    private final String words;
+    private final Supplier<? extends Publisher<? extends T>> source;
+    private final Context context;
+    private final Sinks.One<T> answer = Sinks.one();
+    private @Nullable Subscription subscription;
+    private boolean done;
+
+    private ControlExchange(
+            Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+        this.gate = gate;
+        this.words = words;
+        this.source = source;
+        this.context = context;
+    }
+
+    /** Passes the scope's gate when subscribed to. */
+    static <T> Mono<T> through(Scope scope, String words, Supplier<? extends Publisher<? extends T>> source) {
+        return Mono.deferContextual(context -> {
+            RuntimeException closed = scope.closedErrorIfEnded();
+            if (closed != null) {
+                return Mono.error(closed);
+            }
+            Gate gate = scope.gate(context);
+            ControlExchange<T> exchange = new ControlExchange<>(gate, words, source, Context.of(context));
+            gate.enter(exchange);
+            return exchange.answer.asMono().doOnCancel(exchange::withdraw);
+        });
+    }
+
+    @Override
+    boolean isExclusive() {
+        return true;
+    }
+
+    @Override
+    String sql() {
+        return words;
+    }
+
+    @Override
+    void start() {
+        try {
+            Objects.requireNonNull(source.get(), "The driver returned a null publisher")
+                    .subscribe(this);
+        } catch (Throwable e) {
+            Exceptions.throwIfJvmFatal(e);
+            onError(e);
+        }
+    }
+
+    @Override
+    void refuse(RuntimeException error) {
+        answer.tryEmitError(error);
+    }
+
+    @Override
+    void drain() {
+        // it asks for everything from the start
+    }
+
+    @Override
+    void abandon(RuntimeException error) {
+        answer.tryEmitError(error);
+    }
+
+    @Override
+    public Context currentContext() {
+        return context;
+    }
+
+    @Override
+    public void onSubscribe(Subscription s) {
+        if (Operators.validate(subscription, s)) {
+            subscription = s;
+            s.request(Long.MAX_VALUE);
+        }
+    }
+
+    @Override
+    public void onNext(T value) {
+        answer.tryEmitValue(value);
+    }
+
+    @Override
+    public void onError(Throwable error) {
+        if (done) {
+            Operators.onErrorDropped(error, context);
+            return;
+        }
+        done = true;
+        gate.ended(this);
+        answer.tryEmitError(error);
+    }
+
+    @Override
+    public void onComplete() {
+        if (!done) {
+            done = true;
+            gate.ended(this);
+            answer.tryEmitEmpty();
+        }
+    }
+}

@@ -1,0 +1,68 @@
+package dev.r2dbcscope;
+
+import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
+
+/**
+ * One request to the driver, from the moment it comes to the {@link Gate} until the server has answered all of it.
+ *
+ * <p>The gate calls {@link #start} once, on the connection's scheduler, or {@link #refuse} instead. An exchange that was
+ * started is never cancelled: it tells the gate by {@link Gate#ended} when the driver is done with it.
+ */
+abstract class Exchange {
+
+    private static final int WAITING = 0;
+    private static final int ADMITTED = 1;
+    private static final int WITHDRAWN = 2;
+    private static final int ENDED = 3;
+
+    private static final AtomicIntegerFieldUpdater<Exchange> PHASE =
+            AtomicIntegerFieldUpdater.newUpdater(Exchange.class, "phase");
+
+    private volatile int phase;
+
+    /** Whether nothing else may be in flight while this is. */
+    boolean isExclusive() {
+        return false;
+    }
+
+    /** What is asked of the database, as SQL or in words. */
+    abstract String sql();
+
+    /** Sends it to the driver. */
+    abstract void start();
+
+    /** Tells it that it will not be sent. */
+    abstract void refuse(RuntimeException error);
+
+    /** Tells it that others wait behind it: it reads on to its end whatever its subscriber asks for. Idempotent. */
+    abstract void drain();
+
+    /** Tells it that the scope was abandoned: its subscriber gets the error, what still comes is thrown away. */
+    abstract void abandon(RuntimeException error);
+
+    /** What it does at the moment, once it is in flight. */
+    ScopeState state() {
+        return ScopeState.EXECUTING;
+    }
+
+    /** Takes it back before it was admitted; says whether that was in time. */
+    final boolean withdraw() {
+        return PHASE.compareAndSet(this, WAITING, WITHDRAWN);
+    }
+
+    final boolean admit() {
+        return PHASE.compareAndSet(this, WAITING, ADMITTED);
+    }
+
+    final boolean isWithdrawn() {
+        return phase == WITHDRAWN;
+    }
+
+    final void markEnded() {
+        phase = ENDED;
+    }
+
+    final boolean isEnded() {
+        return phase == ENDED;
+    }
+}

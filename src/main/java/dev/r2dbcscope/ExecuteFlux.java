@@ -1,0 +1,36 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Result;
+import org.reactivestreams.Publisher;
+import reactor.core.CoreSubscriber;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Operators;
+
+/** What {@code execute()} returns: each subscription passes the gate of the innermost scope of its subscriber. */
+final class ExecuteFlux extends Flux<Result> {
+
+    private final Scope scope;
+    private final String sql;
+    private final Publisher<? extends Result> driver;
+
+    ExecuteFlux(Scope scope, String sql, Publisher<? extends Result> driver) {
+        this.scope = scope;
+        this.sql = sql;
+        this.driver = driver;
+    }
+
+    @Override
+    public void subscribe(CoreSubscriber<? super Result> actual) {
+        RuntimeException closed = scope.closedErrorIfEnded();
+        if (closed != null) {
+            Operators.error(actual, closed);
+            return;
+        }
+        Gate gate = scope.gate(actual.currentContext());
+        ResultExchange exchange = new ResultExchange(scope, gate, sql, driver, actual);
+        actual.onSubscribe(exchange);
+        if (!exchange.isCancelled()) {
+            gate.enter(exchange);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import java.time.Duration;
+import org.jspecify.annotations.Nullable;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
+
+/**
+ * The ordered exit of a session: no more statements, then COMMIT or ROLLBACK, then the connection goes back.
+ *
+ * <p>COMMIT and ROLLBACK are sent only when nothing is in flight, because r2dbc-postgresql decides from a client-side
+ * status whether to send them at all, and that status is stale until then. Each step is bounded by the release timeout.
+ * When a step fails, or the connection is still in a transaction after it, the physical connection is destroyed instead
+ * of returned.
+ *
+ * <table>
+ *   <caption>What becomes of the transaction</caption>
+ *   <tr><th>outcome</th><th>sent</th><th>the subscriber gets</th></tr>
+ *   <tr><td>completed</td><td>COMMIT</td><td>the completion, or the COMMIT's error</td></tr>
+ *   <tr><td>completed, but a joined scope failed</td><td>ROLLBACK</td><td>ScopeRolledBackException</td></tr>
+ *   <tr><td>failed</td><td>ROLLBACK</td><td>the original error, the exit's failure suppressed under it</td></tr>
+ *   <tr><td>cancelled</td><td>ROLLBACK</td><td>nothing; the listeners hear of a failure</td></tr>
+ * </table>
+ */
+final class Exit {
+
+    private final Session session;
+    private final Connection connection;
+    private final ScopeOutcome outcome;
+    private final @Nullable Throwable error;
+
+    private @Nullable Throwable commitError;
+    private @Nullable Throwable failure;
+
+    Exit(Session session, ScopeOutcome outcome, @Nullable Throwable error) {
+        this.session = session;
+        this.connection = session.connection();
+        this.outcome = outcome;
+        this.error = error;
+    }
+
+    /** Completes when the connection was given back; fails only if a COMMIT failed. */
+    Mono<Void> run() {
+        session.report().exiting(outcome);
+        return quiesce()
+                .then(Mono.defer(this::endTransaction))
+                .then(Mono.defer(this::restoreAutoCommit))
+                .onErrorResume(this::stepFailed)
+                .then(Mono.defer(this::giveBack))
+                .then(Mono.defer(this::conclude));
+    }
+
+    /** Nothing new is admitted; on success what was admitted may end, otherwise its rows are thrown away. */
+    private Mono<Void> quiesce() {
+        Gate gate = session.gate();
+        Mono<Void> idle = outcome == ScopeOutcome.COMPLETED ? gate.closeGracefully() : gate.closeAbruptly();
+        if (session.isCondemned()) {
+            return condemned();
+        }
+        return bounded(idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
+                .doOnSuccess(ignored -> session.quiet());
+    }
+
+    private Mono<Void> condemned() {
+        return Mono.error(new ScopeReleaseException(
+                "The connection is not in a known state and was destroyed", session.label(), null));
+    }
+
+    private Mono<Void> endTransaction() {
+        if (!session.isTransactional()) {
+            return Mono.empty();
+        }
+        Throwable doomed = session.rollbackOnly();
+        if (outcome == ScopeOutcome.COMPLETED && doomed == null) {
+            return bounded(
+                            Shield.lazily(connection::commitTransaction),
+                            () -> "COMMIT was not answered, so its outcome is unknown")
+                    .onErrorResume(e -> {
+                        commitError = e;
+                        return e instanceof ScopeReleaseException ? Mono.error(e) : Mono.empty();
+                    });
+        }
+        if (outcome == ScopeOutcome.COMPLETED) {
+            commitError = doomed;
+        }
+        return rollback();
+    }
+
+    private Mono<Void> rollback() {
+        return bounded(Shield.lazily(connection::rollbackTransaction), () -> "ROLLBACK was not answered");
+    }
+
+    /** Whoever used the connection may have left a transaction of his own open, or a failed COMMIT has. */
+    private Mono<Void> restoreAutoCommit() {
+        if (session.isCondemned()) {
+            return condemned();
+        }
+        if (!session.autoCommits() || connection.isAutoCommit()) {
+            return Mono.empty();
+        }
+        if (commitError == null) {
+            session.report().leftDirty();
+        }
+        return rollback().then(Mono.defer(() -> {
+            if (connection.isAutoCommit()) {
+                return Mono.empty();
+            }
+            return bounded(
+                            Shield.lazily(() -> connection.setAutoCommit(true)),
+                            () -> "Auto-commit could not be restored")
+                    .then(Mono.defer(() -> connection.isAutoCommit() ? Mono.empty() : condemned()));
+        }));
+    }
+
+    private Mono<Void> stepFailed(Throwable step) {
+        failure = step;
+        session.quiet();
+        if (outcome == ScopeOutcome.COMPLETED && session.isTransactional() && commitError == null) {
+            commitError = step;
+        }
+        return Mono.empty();
+    }
+
+    private Mono<Void> giveBack() {
+        if (failure != null) {
+            return destroy();
+        }
+        return bounded(session.supply().release(connection), () -> "The connection was not taken back")
+                .onErrorResume(e -> {
+                    failure = e;
+                    return destroy();
+                });
+    }
+
+    private Mono<Void> destroy() {
+        return bounded(session.supply().destroy(connection), () -> "The connection could not be closed")
+                .onErrorResume(e -> {
+                    if (failure != null && failure != e) {
+                        failure.addSuppressed(e);
+                    }
+                    return Mono.empty();
+                });
+    }
+
+    private Mono<Void> conclude() {
+        if (failure != null) {
+            session.report().releaseFailed(failure);
+            suppress(error != null ? error : commitError, failure);
+        }
+        session.closed(outcome, error, commitError, failure != null);
+        return commitError == null ? Mono.empty() : Mono.error(commitError);
+    }
+
+    private static void suppress(@Nullable Throwable primary, Throwable secondary) {
+        if (primary != null && primary != secondary) {
+            primary.addSuppressed(secondary);
+        }
+    }
+
+    private Mono<Void> bounded(Mono<Void> step, Problem problem) {
+        Duration bound = session.options().releaseTimeout();
+        return step.timeout(
+                bound,
+                Mono.error(() -> new ScopeReleaseException(
+                        problem.describe() + "; the release timeout of " + bound
+                                + " expired and the connection was destroyed",
+                        session.label(),
+                        null)),
+                Schedulers.parallel());
+    }
+
+    /** What to say of a step that did not end in time. */
+    private interface Problem {
+        String describe();
+    }
+}

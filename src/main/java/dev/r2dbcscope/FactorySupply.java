@@ -1,0 +1,104 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.ConnectionFactory;
+import io.r2dbc.spi.Wrapped;
+import java.util.Objects;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import org.jspecify.annotations.Nullable;
+import reactor.core.Exceptions;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Scheduler;
+import reactor.core.scheduler.Schedulers;
+import reactor.util.context.ContextView;
+
+/** Connections from a {@link ConnectionFactory}, usually a pool. */
+final class FactorySupply implements Supply {
+
+    private final ConnectionFactory factory;
+    private final Set<Identity> inUse = ConcurrentHashMap.newKeySet();
+
+    private record Identity(Object value) {
+        @Override
+        public boolean equals(@Nullable Object other) {
+            return other instanceof Identity identity && identity.value == value;
+        }
+
+        @Override
+        public int hashCode() {
+            return System.identityHashCode(value);
+        }
+    }
+
+    FactorySupply(ConnectionFactory factory) {
+        this.factory = factory;
+    }
+
+    @Override
+    public void acquire(Session session, ContextView context) {
+        Acquisition acquisition = new Acquisition(this, session, context);
+        try {
+            Objects.requireNonNull(factory.create(), "The connection factory returned a null publisher")
+                    .subscribe(acquisition);
+        } catch (Throwable e) {
+            Exceptions.throwIfJvmFatal(e);
+            acquisition.onError(e);
+        }
+        acquisition.afterSubscribe();
+    }
+
+    /** Marks a connection as used; says whether it was free. */
+    boolean claim(Connection connection) {
+        return inUse.add(identity(connection));
+    }
+
+    @Override
+    public Mono<Void> release(Connection connection) {
+        return Shield.lazily(() -> {
+            inUse.remove(identity(connection));
+            return connection.close();
+        });
+    }
+
+    @Override
+    public Mono<Void> destroy(Connection connection) {
+        return Shield.lazily(() -> {
+            inUse.remove(identity(connection));
+            Connection physical = physical(connection);
+            return physical == connection
+                    ? connection.close()
+                    : Mono.from(physical.close())
+                            .onErrorResume(e -> Mono.empty())
+                            .then(Mono.defer(() -> Mono.from(connection.close())));
+        });
+    }
+
+    private static Identity identity(Connection connection) {
+        return new Identity(physical(connection));
+    }
+
+    /** The innermost connection under pools and proxies. */
+    static Connection physical(Connection connection) {
+        Connection innermost = connection;
+        while (innermost instanceof Wrapped<?> wrapped && wrapped.unwrap() instanceof Connection inner) {
+            innermost = inner;
+        }
+        return innermost;
+    }
+
+    /** The thread on which the driver wants to be called, if it says so. */
+    static @Nullable Scheduler scheduler(Connection connection) {
+        return connection instanceof Wrapped<?> wrapped ? wrapped.unwrap(Scheduler.class) : null;
+    }
+
+    /** Leaves the thread that delivers a connection, which may be inside the pool's own loop. */
+    static void leaveDelivery(Connection connection, Runnable task) {
+        Scheduler scheduler = scheduler(connection);
+        try {
+            (scheduler == null ? Schedulers.parallel() : scheduler).schedule(task);
+        } catch (RuntimeException rejected) {
+            task.run();
+        }
+    }
+}

@@ -1,0 +1,280 @@
+package dev.r2dbcscope;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
+import org.jspecify.annotations.Nullable;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Sinks;
+import reactor.core.scheduler.Scheduler;
+import reactor.util.concurrent.Queues;
+
+/**
+ * What every statement of a scope passes on its way to the driver.
+ *
+ * <p>A connection serves its results strictly in order and accepts a limited number of requests at once, so the gate
+ *
+ * <ul>
+ *   <li>admits exchanges in order, at most {@code permits} at a time, and an exclusive one only when it is alone;
+ *   <li>starts them on the connection's own scheduler, one after the other;
+ *   <li>tells every exchange that another one waits behind to read on to its end: whoever is in flight therefore ends
+ *       without its subscriber's help, and whoever waits is admitted at last. That is why nested statements on one
+ *       connection always make progress;
+ *   <li>admits nothing any more once it was closed.
+ * </ul>
+ *
+ * <p>All decisions are taken in one loop, {@link #step}, which runs on whatever thread has something to tell the gate and
+ * never on two at once ({@code wip} counts those who asked for a turn). The lists belong to the loop; the volatile
+ * fields are for those who look on.
+ */
+final class Gate {
+
+    private static final AtomicIntegerFieldUpdater<Gate> WIP = AtomicIntegerFieldUpdater.newUpdater(Gate.class, "wip");
+
+    private final GateOwner owner;
+    private final @Nullable Scheduler scheduler;
+    private final int permits;
+    private final RowBudget budget;
+
+    private final Queue<Exchange> waiting =
+            Queues.<Exchange>unboundedMultiproducer().get();
+    private final Queue<Parked> parked = new ConcurrentLinkedQueue<>();
+    private final List<Exchange> inFlight = new ArrayList<>();
+    private final Sinks.Empty<Void> idle = Sinks.empty();
+
+    private volatile int wip;
+    private volatile Closing closing = Closing.OPEN;
+    private boolean abandoned;
+    private boolean sealed;
+
+    private volatile @Nullable Exchange oldest;
+    private volatile @Nullable Exchange nextWaiting;
+    private volatile int flying;
+    private volatile long started;
+    private volatile long busySince;
+    private volatile long busyNanos;
+
+    private enum Closing {
+        OPEN,
+        GRACEFULLY,
+        ABRUPTLY
+    }
+
+    Gate(GateOwner owner, @Nullable Scheduler scheduler, int permits, RowBudget budget) {
+        this.owner = owner;
+        this.scheduler = scheduler;
+        this.permits = permits;
+        this.budget = budget;
+    }
+
+    GateOwner owner() {
+        return owner;
+    }
+
+    RowBudget budget() {
+        return budget;
+    }
+
+    /** Adds an exchange at the end of the queue, or refuses it if the gate is closed. */
+    void enter(Exchange exchange) {
+        if (closing != Closing.OPEN) {
+            refuse(exchange);
+            return;
+        }
+        waiting.offer(exchange);
+        run();
+    }
+
+    /** Takes notice that the driver is done with an exchange. */
+    void ended(Exchange exchange) {
+        exchange.markEnded();
+        run();
+    }
+
+    /** Admits nothing that comes from now on; completes when what came before has ended. */
+    Mono<Void> closeGracefully() {
+        return close(Closing.GRACEFULLY);
+    }
+
+    /** Admits nothing any more, not even what waits; completes when what is in flight has ended. */
+    Mono<Void> closeAbruptly() {
+        return close(Closing.ABRUPTLY);
+    }
+
+    private Mono<Void> close(Closing how) {
+        closing = how;
+        run();
+        return idle.asMono();
+    }
+
+    private void run() {
+        if (WIP.getAndIncrement(this) != 0) {
+            return;
+        }
+        int missed = 1;
+        do {
+            step();
+            missed = WIP.addAndGet(this, -missed);
+        } while (missed != 0);
+    }
+
+    private void step() {
+        inFlight.removeIf(Exchange::isEnded);
+        Closing now = closing;
+        if (now == Closing.ABRUPTLY && !abandoned) {
+            abandoned = true;
+            RuntimeException error = owner.closedError();
+            inFlight.forEach(exchange -> exchange.abandon(error));
+        }
+        Exchange head;
+        while ((head = head()) != null) {
+            if (now == Closing.ABRUPTLY || sealed) {
+                waiting.poll();
+                refuse(head);
+            } else if (mustWait(head)) {
+                drainNewest();
+                break;
+            } else {
+                drainNewest();
+                waiting.poll();
+                if (head.admit()) {
+                    inFlight.add(head);
+                    started++;
+                    show(head);
+                    send(head);
+                }
+            }
+        }
+        if (now != Closing.OPEN) {
+            drainNewest();
+            discardParked();
+        }
+        show(head);
+        if (now != Closing.OPEN && head == null && inFlight.isEmpty()) {
+            sealed = true;
+            idle.tryEmitEmpty();
+        }
+    }
+
+    private @Nullable Exchange head() {
+        Exchange head = waiting.peek();
+        while (head != null && head.isWithdrawn()) {
+            waiting.poll();
+            head = waiting.peek();
+        }
+        return head;
+    }
+
+    private boolean mustWait(Exchange head) {
+        if (inFlight.isEmpty()) {
+            return false;
+        }
+        return head.isExclusive()
+                || inFlight.size() >= permits
+                || inFlight.get(0).isExclusive();
+    }
+
+    /** All older ones were told when the newest was admitted or came to wait. */
+    private void drainNewest() {
+        if (!inFlight.isEmpty()) {
+            inFlight.get(inFlight.size() - 1).drain();
+        }
+    }
+
+    private void send(Exchange exchange) {
+        if (scheduler == null) {
+            exchange.start();
+            return;
+        }
+        try {
+            scheduler.schedule(exchange::start);
+        } catch (RuntimeException rejected) {
+            exchange.refuse(rejected);
+            exchange.markEnded();
+            WIP.incrementAndGet(this);
+        }
+    }
+
+    private void refuse(Exchange exchange) {
+        if (exchange.withdraw()) {
+            exchange.refuse(owner.closedError());
+        }
+    }
+
+    // rows that were read for nobody yet -----------------------------------------------------------------------------
+
+    /** Something that holds rows nobody has asked for, and must let go of them when the scope ends. */
+    interface Parked {
+        void discard();
+    }
+
+    void park(Parked rows) {
+        parked.add(rows);
+        if (closing != Closing.OPEN) {
+            run();
+        }
+    }
+
+    void unpark(Parked rows) {
+        parked.remove(rows);
+    }
+
+    private void discardParked() {
+        Parked rows;
+        while ((rows = parked.poll()) != null) {
+            rows.discard();
+        }
+    }
+
+    // for those who look on ------------------------------------------------------------------------------------------
+
+    private void show(@Nullable Exchange head) {
+        oldest = inFlight.isEmpty() ? null : inFlight.get(0);
+        nextWaiting = head;
+        int before = flying;
+        flying = inFlight.size();
+        if (before == 0 && flying > 0) {
+            busySince = System.nanoTime();
+        } else if (before > 0 && flying == 0) {
+            busyNanos += System.nanoTime() - busySince;
+        }
+    }
+
+    /** What waits behind the open results, in words. */
+    String waitingSql() {
+        Exchange next = nextWaiting;
+        if (next != null && !next.isWithdrawn()) {
+            return next.sql();
+        }
+        return closing == Closing.OPEN ? "the next statement" : "the end of the scope";
+    }
+
+    /** What keeps the connection busy, in words. */
+    String runningSql() {
+        Exchange running = oldest;
+        return running == null ? "nothing" : running.sql();
+    }
+
+    @Nullable
+    Exchange oldest() {
+        return oldest;
+    }
+
+    int inFlight() {
+        return flying;
+    }
+
+    int waitingCount() {
+        return waiting.size();
+    }
+
+    long started() {
+        return started;
+    }
+
+    long busyNanos() {
+        return flying > 0 ? busyNanos + System.nanoTime() - busySince : busyNanos;
+    }
+}

@@ -1,0 +1,19 @@
+package dev.r2dbcscope;
+
+import org.jspecify.annotations.Nullable;
+
+/** What the gate and the exchanges that pass it need to know of the scope that they belong to. */
+interface GateOwner {
+
+    /** The error for those who come after the end. */
+    RuntimeException closedError();
+
+    /** The error for a result that was read ahead beyond the bound. */
+    RuntimeException overflowError(String openSql, String waitingSql);
+
+    /** The connection's dialect. */
+    Dialect dialect();
+
+    /** Takes notice that a statement ended. */
+    void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error);
+}

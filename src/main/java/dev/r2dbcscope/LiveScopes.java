@@ -1,0 +1,89 @@
+package dev.r2dbcscope;
+
+import java.time.Duration;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.stream.Collectors;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Sinks;
+import reactor.core.scheduler.Schedulers;
+
+/** The sessions of one connection factory that hold a connection or wait for one. */
+final class LiveScopes {
+
+    private final ConcurrentHashMap<Long, Session> live = new ConcurrentHashMap<>();
+    private final Sinks.Empty<Void> drained = Sinks.empty();
+    private volatile boolean draining;
+
+    /** Adds a session; says whether it may go on. */
+    boolean add(Session session) {
+        live.put(session.report().id(), session);
+        if (draining && !session.isNested()) {
+            remove(session);
+            return false;
+        }
+        return true;
+    }
+
+    void remove(Session session) {
+        live.remove(session.report().id());
+        if (draining && live.isEmpty()) {
+            drained.tryEmitEmpty();
+        }
+    }
+
+    List<LiveScope> snapshot() {
+        return live.values().stream()
+                .map(session -> session.report().snapshot())
+                .sorted(Comparator.comparingLong(LiveScope::id))
+                .toList();
+    }
+
+    boolean isDraining() {
+        return draining;
+    }
+
+    ScopesDrainedException refusal(ScopeLabel label) {
+        return new ScopesDrainedException(
+                "No new scope: these scopes were drained, because the application shuts down", label, List.of());
+    }
+
+    /** Refuses new scopes from now on; completes when the last one has ended. */
+    Mono<Void> drain(Duration timeout, ScopeLabel label) {
+        return Mono.defer(() -> {
+            draining = true;
+            if (live.isEmpty()) {
+                drained.tryEmitEmpty();
+            }
+            return drained.asMono()
+                    .timeout(
+                            timeout,
+                            Mono.error(() -> {
+                                List<LiveScope> remaining = snapshot();
+                                return new ScopesDrainedException(
+                                        remaining.size() + " scopes were still live after " + timeout + ": "
+                                                + summary(),
+                                        label,
+                                        remaining);
+                            }),
+                            Schedulers.parallel());
+        });
+    }
+
+    /** Who is live, in few words. */
+    String summary() {
+        Map<ScopeState, Long> states = live.values().stream()
+                .collect(Collectors.groupingBy(
+                        session -> session.report().snapshot().state(), TreeMap::new, Collectors.counting()));
+        String oldest = snapshot().stream()
+                .filter(scope -> !scope.held().isZero())
+                .max(Comparator.comparing(LiveScope::held))
+                .map(scope -> "; longest held for " + scope.held().toMillis() + " ms by '" + scope.name()
+                        + "' assembled at " + scope.origin())
+                .orElse("");
+        return "live scopes: " + states + oldest;
+    }
+}

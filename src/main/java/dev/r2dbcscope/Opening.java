@@ -1,0 +1,41 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import reactor.core.publisher.Mono;
+
+/**
+ * Makes a connection ready for a scope: rolls back what somebody left open on it, and begins the transaction.
+ *
+ * <p>Nothing else is sent meanwhile, so the driver's own idea of the transaction status, which r2dbc-postgresql consults
+ * before it sends BEGIN, is true.
+ */
+final class Opening {
+
+    private final Session session;
+    private final Connection connection;
+
+    Opening(Session session, Connection connection) {
+        this.session = session;
+        this.connection = connection;
+    }
+
+    Mono<Void> run() {
+        return Mono.defer(this::clean).then(Mono.defer(this::begin));
+    }
+
+    private Mono<Void> clean() {
+        if (connection.isAutoCommit()) {
+            return Mono.empty();
+        }
+        session.report().foundDirty();
+        return Shield.lazily(connection::rollbackTransaction)
+                .then(Mono.fromRunnable(() -> session.autoCommits(connection.isAutoCommit())));
+    }
+
+    private Mono<Void> begin() {
+        TransactionOptions transaction = session.transaction();
+        return transaction == null
+                ? Mono.empty()
+                : Shield.lazily(() -> session.dialect().begin(connection, transaction));
+    }
+}

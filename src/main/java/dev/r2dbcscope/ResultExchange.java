@@ -1,0 +1,322 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Result;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Queue;
+import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
+import java.util.concurrent.atomic.AtomicLongFieldUpdater;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import org.reactivestreams.Subscription;
+import reactor.core.CoreSubscriber;
+import reactor.core.Exceptions;
+import reactor.core.publisher.Operators;
+import reactor.util.concurrent.Queues;
+import reactor.util.context.Context;
+
+/**
+ * One execution of a statement or batch: what stands between the driver's {@code execute()} and the user's subscriber.
+ *
+ * <p>It lasts until the driver's publisher and every result that it emitted have ended, whether or not the user reads
+ * them. A result that the user does not subscribe to while it is handed out is parked (see {@link ResultReader}), so that
+ * {@code execute().then()} runs the statement; the completion is passed on when nothing of that is outstanding, and the
+ * error of a result that nobody reads is passed on instead of being lost.
+ */
+final class ResultExchange extends Exchange implements CoreSubscriber<Result>, Subscription {
+
+    private static final AtomicIntegerFieldUpdater<ResultExchange> WIP =
+            AtomicIntegerFieldUpdater.newUpdater(ResultExchange.class, "wip");
+    private static final AtomicIntegerFieldUpdater<ResultExchange> OPEN =
+            AtomicIntegerFieldUpdater.newUpdater(ResultExchange.class, "open");
+    private static final AtomicIntegerFieldUpdater<ResultExchange> UNSETTLED =
+            AtomicIntegerFieldUpdater.newUpdater(ResultExchange.class, "unsettled");
+    private static final AtomicLongFieldUpdater<ResultExchange> REQUESTED =
+            AtomicLongFieldUpdater.newUpdater(ResultExchange.class, "requested");
+
+    private final Scope scope;
+    private final Gate gate;
+    private final String sql;
+    private final Publisher<? extends Result> source;
+    private final CoreSubscriber<? super Result> actual;
+
+    private final LateSubscription driver = new LateSubscription();
+    private final Queue<ResultSource> undelivered =
+            Queues.<ResultSource>unbounded(Queues.XS_BUFFER_SIZE).get();
+    private final List<ResultReader<?>> readers = new ArrayList<>(2);
+
+    private volatile int wip;
+    private volatile long requested;
+    private volatile boolean draining;
+    private volatile boolean cancelled;
+    private volatile @Nullable Throwable aborted;
+
+    /** The driver's publisher and each of its results, as long as they have not ended. */
+    private volatile int open = 1;
+
+    private volatile int unsettled;
+    private volatile boolean executed;
+    private @Nullable Throwable error;
+    private volatile @Nullable Throwable unreadError;
+    private volatile @Nullable Throwable firstError;
+    private boolean terminated;
+    private long startedAt;
+    private long rows;
+
+    ResultExchange(
+            Scope scope,
+            Gate gate,
+            String sql,
+            Publisher<? extends Result> source,
+            CoreSubscriber<? super Result> actual) {
+        this.scope = scope;
+        this.gate = gate;
+        this.sql = sql;
+        this.source = source;
+        this.actual = actual;
+    }
+
+    Scope scope() {
+        return scope;
+    }
+
+    Gate gate() {
+        return gate;
+    }
+
+    @Override
+    String sql() {
+        return sql;
+    }
+
+    // the gate -------------------------------------------------------------------------------------------------------
+
+    @Override
+    void start() {
+        startedAt = System.nanoTime();
+        try {
+            source.subscribe(this);
+        } catch (Throwable e) {
+            Exceptions.throwIfJvmFatal(e);
+            onError(e);
+        }
+    }
+
+    @Override
+    void refuse(RuntimeException reason) {
+        aborted = reason;
+        run();
+    }
+
+    @Override
+    void drain() {
+        if (!draining) {
+            draining = true;
+            driver.request(Long.MAX_VALUE);
+            openReaders().forEach(ResultReader::drain);
+        }
+    }
+
+    @Override
+    void abandon(RuntimeException reason) {
+        aborted = reason;
+        drain();
+        openReaders().forEach(reader -> reader.abort(reason));
+        run();
+    }
+
+    @Override
+    ScopeState state() {
+        List<ResultReader<?>> reading = openReaders();
+        return reading.isEmpty() ? ScopeState.EXECUTING : reading.get(0).state();
+    }
+
+    boolean isDraining() {
+        return draining;
+    }
+
+    // its readers ----------------------------------------------------------------------------------------------------
+
+    /** Takes notice of a reader before it starts. */
+    void reading(ResultReader<?> reader) {
+        synchronized (readers) {
+            readers.add(reader);
+        }
+        if (draining) {
+            reader.drain();
+        }
+        Throwable reason = aborted;
+        if (reason != null) {
+            reader.abort(reason);
+        }
+    }
+
+    void resultEnded(ResultReader<?> reader, @Nullable Throwable thrown) {
+        synchronized (readers) {
+            readers.remove(reader);
+            rows += reader.delivered();
+        }
+        if (thrown != null && firstError == null) {
+            firstError = thrown;
+        }
+        partEnded();
+    }
+
+    /** A parked reader begins to read what is to come before the completion is passed on. */
+    void unsettled() {
+        UNSETTLED.incrementAndGet(this);
+    }
+
+    void settled() {
+        UNSETTLED.decrementAndGet(this);
+        run();
+    }
+
+    void unreadFailed(Throwable thrown) {
+        if (unreadError == null) {
+            unreadError = thrown;
+        }
+    }
+
+    RuntimeException overflowError() {
+        return gate.owner().overflowError(sql, gate.waitingSql());
+    }
+
+    private List<ResultReader<?>> openReaders() {
+        synchronized (readers) {
+            return List.copyOf(readers);
+        }
+    }
+
+    private void partEnded() {
+        if (OPEN.decrementAndGet(this) == 0) {
+            long total;
+            synchronized (readers) {
+                total = rows;
+            }
+            gate.owner().statementEnded(sql, System.nanoTime() - startedAt, total, firstError);
+            gate.ended(this);
+        }
+    }
+
+    // the driver -----------------------------------------------------------------------------------------------------
+
+    @Override
+    public Context currentContext() {
+        return actual.currentContext();
+    }
+
+    @Override
+    public void onSubscribe(Subscription s) {
+        driver.arrive(s);
+    }
+
+    @Override
+    public void onNext(Result result) {
+        OPEN.incrementAndGet(this);
+        ResultSource delivered = new ResultSource(this, result);
+        undelivered.offer(delivered);
+        run();
+        delivered.parkUnlessRead();
+    }
+
+    @Override
+    public void onError(Throwable thrown) {
+        if (!executed) {
+            if (firstError == null) {
+                firstError = thrown;
+            }
+            error = thrown;
+            executed();
+        } else {
+            Operators.onErrorDropped(thrown, currentContext());
+        }
+    }
+
+    @Override
+    public void onComplete() {
+        if (!executed) {
+            executed();
+        }
+    }
+
+    private void executed() {
+        executed = true;
+        run();
+        partEnded();
+    }
+
+    // the subscriber -------------------------------------------------------------------------------------------------
+
+    @Override
+    public void request(long n) {
+        if (Operators.validate(n)) {
+            Operators.addCap(REQUESTED, this, n);
+            driver.request(n);
+            run();
+        }
+    }
+
+    @Override
+    public void cancel() {
+        if (cancelled) {
+            return;
+        }
+        cancelled = true;
+        if (!withdraw()) {
+            drain();
+            run();
+        }
+    }
+
+    boolean isCancelled() {
+        return cancelled;
+    }
+
+    private void run() {
+        if (WIP.getAndIncrement(this) != 0) {
+            return;
+        }
+        int missed = 1;
+        do {
+            turn();
+            missed = WIP.addAndGet(this, -missed);
+        } while (missed != 0);
+    }
+
+    private void turn() {
+        while (!isDeaf() && requested != 0) {
+            ResultSource next = undelivered.poll();
+            if (next == null) {
+                break;
+            }
+            Operators.produced(REQUESTED, this, 1);
+            actual.onNext(new ScopedResult(next));
+        }
+        if (isDeaf()) {
+            ResultSource next;
+            while ((next = undelivered.poll()) != null) {
+                next.discard();
+            }
+            finish(aborted);
+        } else if (executed && unsettled == 0 && undelivered.isEmpty()) {
+            finish(error != null ? error : unreadError);
+        }
+    }
+
+    private boolean isDeaf() {
+        return cancelled || aborted != null;
+    }
+
+    private void finish(@Nullable Throwable reason) {
+        if (terminated || cancelled) {
+            return;
+        }
+        terminated = true;
+        if (reason != null) {
+            actual.onError(reason);
+        } else {
+            actual.onComplete();
+        }
+    }
+}

@@ -1,0 +1,341 @@
+package dev.r2dbcscope;
+
+import java.util.Queue;
+import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
+import java.util.concurrent.atomic.AtomicLongFieldUpdater;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import org.reactivestreams.Subscription;
+import reactor.core.CoreSubscriber;
+import reactor.core.Exceptions;
+import reactor.core.publisher.Operators;
+import reactor.util.concurrent.Queues;
+import reactor.util.context.Context;
+
+/**
+ * Reads one driver result to its end.
+ *
+ * <p>As long as nobody waits behind the result, it passes its subscriber's demand on to the driver and buffers nothing.
+ * When it is told to {@link #drain}, it asks the driver for everything and keeps what the subscriber has not asked for,
+ * within the {@link RowBudget} of the scope. A subscriber that cancels, or whose mapping function throws, is gone, but
+ * the reading goes on and the rows are thrown away: the driver is never cancelled, because that can leave the
+ * connection unusable.
+ *
+ * <p>Mapping functions run when the driver delivers a row, because a row is valid only then; what is kept are their
+ * results. A result that nobody reads yet is <em>parked</em>: its reader has no subscriber, asks for a few segments so
+ * that a statement without rows is executed to its end, and can be {@link #attach attached} later.
+ *
+ * @param <T> what the mapping function makes of a row or segment
+ */
+final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gate.Parked {
+
+    /** What a mapping function gives when there is nothing to emit. */
+    static final Object NOTHING = new Object();
+
+    /** How many segments of a result are read before somebody asks for them. */
+    private static final int PARKED_DEMAND = 16;
+
+    @SuppressWarnings("rawtypes")
+    private static final AtomicIntegerFieldUpdater<ResultReader> WIP =
+            AtomicIntegerFieldUpdater.newUpdater(ResultReader.class, "wip");
+
+    @SuppressWarnings("rawtypes")
+    private static final AtomicLongFieldUpdater<ResultReader> REQUESTED =
+            AtomicLongFieldUpdater.newUpdater(ResultReader.class, "requested");
+
+    @SuppressWarnings("rawtypes")
+    private static final AtomicIntegerFieldUpdater<ResultReader> ATTACHED =
+            AtomicIntegerFieldUpdater.newUpdater(ResultReader.class, "attached");
+
+    private final ResultExchange exchange;
+    private final RowBudget budget;
+    private final LateSubscription driver = new LateSubscription();
+    private final Queue<T> buffer = Queues.<T>unbounded(Queues.XS_BUFFER_SIZE).get();
+    private final Context context;
+
+    private volatile @Nullable CoreSubscriber<? super T> actual;
+    private volatile long requested;
+    private volatile int wip;
+    private volatile int attached;
+    private volatile boolean cancelled;
+    private volatile @Nullable Throwable aborted;
+    private volatile boolean ended;
+    private @Nullable Throwable error;
+    private boolean terminated;
+
+    private volatile boolean driverEnded;
+    private boolean unsettled;
+    private long delivered;
+
+    /** A reader for a subscriber. */
+    ResultReader(ResultExchange exchange, CoreSubscriber<? super T> actual) {
+        this.exchange = exchange;
+        this.budget = exchange.gate().budget();
+        this.context = actual.currentContext();
+        this.actual = actual;
+        this.attached = 1;
+    }
+
+    /** A parked reader. */
+    ResultReader(ResultExchange exchange) {
+        this.exchange = exchange;
+        this.budget = exchange.gate().budget();
+        this.context = exchange.currentContext();
+    }
+
+    void start(Publisher<?> source) {
+        exchange.reading(this);
+        if (attached == 0) {
+            unsettled = true;
+            exchange.unsettled();
+            driver.request(PARKED_DEMAND);
+        }
+        try {
+            source.subscribe(this);
+        } catch (Throwable e) {
+            Exceptions.throwIfJvmFatal(e);
+            onError(e);
+        }
+    }
+
+    /** Gives a parked reader its subscriber; says whether it was still without one. */
+    boolean attach(CoreSubscriber<? super T> subscriber) {
+        if (cancelled || !ATTACHED.compareAndSet(this, 0, 1)) {
+            return false;
+        }
+        exchange.gate().unpark(this);
+        subscriber.onSubscribe(this);
+        actual = subscriber;
+        run();
+        return true;
+    }
+
+    /** Others wait behind this result: reads it whatever the subscriber asks for. */
+    void drain() {
+        driver.request(Long.MAX_VALUE);
+    }
+
+    /** Fails the subscriber at once; what still comes is thrown away. */
+    void abort(Throwable reason) {
+        aborted = reason;
+        drain();
+        run();
+    }
+
+    /** Nobody will ever read it. */
+    @Override
+    public void discard() {
+        cancel();
+    }
+
+    /** Whether nobody listens any more, so that mapping functions need not be called. */
+    boolean isDeaf() {
+        return cancelled || ended || aborted != null;
+    }
+
+    /** The mapping function threw: fails the subscriber after what it mapped before. Returns {@link #NOTHING}. */
+    Object failed(Throwable thrown) {
+        Exceptions.throwIfJvmFatal(thrown);
+        end(thrown);
+        drain();
+        run();
+        return NOTHING;
+    }
+
+    long delivered() {
+        return delivered;
+    }
+
+    ScopeState state() {
+        if (delivered == 0 && buffer.isEmpty()) {
+            return ScopeState.EXECUTING;
+        }
+        return requested == 0 && !isDeaf() && !exchange.isDraining()
+                ? ScopeState.BLOCKED_BY_DEMAND
+                : ScopeState.STREAMING;
+    }
+
+    // the driver -----------------------------------------------------------------------------------------------------
+
+    @Override
+    public Context currentContext() {
+        return context;
+    }
+
+    @Override
+    public void onSubscribe(Subscription s) {
+        driver.arrive(s);
+    }
+
+    @Override
+    @SuppressWarnings("unchecked")
+    public void onNext(Object value) {
+        if (value == NOTHING) {
+            return;
+        }
+        delivered++;
+        T mapped = (T) value;
+        if (isDeaf()) {
+            discard(mapped);
+            return;
+        }
+        CoreSubscriber<? super T> subscriber = actual;
+        if (subscriber != null && requested != 0 && WIP.compareAndSet(this, 0, 1)) {
+            if (requested != 0 && buffer.isEmpty()) {
+                Operators.produced(REQUESTED, this, 1);
+                subscriber.onNext(mapped);
+                if (WIP.decrementAndGet(this) == 0) {
+                    return;
+                }
+            } else {
+                keep(mapped);
+            }
+            loop();
+            return;
+        }
+        keep(mapped);
+        if (subscriber == null && delivered == PARKED_DEMAND) {
+            settle();
+        }
+        run();
+    }
+
+    private void keep(T mapped) {
+        buffer.offer(mapped);
+        if (!budget.take() && requested == 0) {
+            aborted = exchange.overflowError();
+            drain();
+        }
+    }
+
+    @Override
+    public void onError(Throwable thrown) {
+        end(thrown);
+        driverEnded(thrown);
+    }
+
+    @Override
+    public void onComplete() {
+        end(null);
+        driverEnded(null);
+    }
+
+    private void end(@Nullable Throwable thrown) {
+        if (!ended) {
+            error = thrown;
+            ended = true;
+        }
+    }
+
+    private void driverEnded(@Nullable Throwable thrown) {
+        if (driverEnded) {
+            return;
+        }
+        driverEnded = true;
+        if (attached == 0 && thrown != null) {
+            exchange.unreadFailed(thrown);
+        }
+        settle();
+        run();
+        exchange.resultEnded(this, thrown);
+    }
+
+    private void settle() {
+        if (unsettled) {
+            unsettled = false;
+            exchange.settled();
+        }
+    }
+
+    // the subscriber -------------------------------------------------------------------------------------------------
+
+    @Override
+    public void request(long n) {
+        if (Operators.validate(n)) {
+            Operators.addCap(REQUESTED, this, n);
+            driver.request(n);
+            run();
+        }
+    }
+
+    @Override
+    public void cancel() {
+        if (!cancelled) {
+            cancelled = true;
+            exchange.gate().unpark(this);
+            drain();
+            run();
+        }
+    }
+
+    private void run() {
+        if (WIP.getAndIncrement(this) == 0) {
+            loop();
+        }
+    }
+
+    private void loop() {
+        int missed = 1;
+        do {
+            turn();
+            missed = WIP.addAndGet(this, -missed);
+        } while (missed != 0);
+    }
+
+    private void turn() {
+        CoreSubscriber<? super T> subscriber = actual;
+        if (cancelled || aborted != null) {
+            clear();
+            if (subscriber != null && !cancelled && !terminated && aborted != null) {
+                terminated = true;
+                subscriber.onError(aborted);
+            }
+            return;
+        }
+        if (subscriber == null || terminated) {
+            return;
+        }
+        emit(subscriber);
+        if (ended && buffer.isEmpty() && !cancelled && aborted == null) {
+            terminated = true;
+            if (error != null) {
+                subscriber.onError(error);
+            } else {
+                subscriber.onComplete();
+            }
+        }
+    }
+
+    private void emit(CoreSubscriber<? super T> subscriber) {
+        long demand = requested;
+        long emitted = 0;
+        while (emitted != demand && !cancelled && aborted == null) {
+            T next = buffer.poll();
+            if (next == null) {
+                break;
+            }
+            budget.free(1);
+            emitted++;
+            subscriber.onNext(next);
+        }
+        if (emitted != 0) {
+            Operators.produced(REQUESTED, this, emitted);
+        }
+    }
+
+    private void clear() {
+        T next;
+        while ((next = buffer.poll()) != null) {
+            budget.free(1);
+            discard(next);
+        }
+    }
+
+    private void discard(T value) {
+        if (value instanceof Held<?> held) {
+            held.release();
+        } else {
+            Operators.onDiscard(value, context);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Readable;
+import io.r2dbc.spi.Result;
+import io.r2dbc.spi.Row;
+import io.r2dbc.spi.RowMetadata;
+import java.util.Objects;
+import java.util.function.BiFunction;
+import java.util.function.Function;
+import java.util.function.Predicate;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+
+/**
+ * One of the ways in which the R2DBC SPI lets a result be read.
+ *
+ * @param <T> what it makes of a row or segment
+ */
+interface ResultReading<T> {
+
+    /** Subscribes the driver's result as it comes; the mapping runs while the driver delivers. */
+    Publisher<?> live(Result driver, ResultReader<T> reader);
+
+    /** Maps segments that were kept because nobody read the result when it came. */
+    Flux<T> kept(Flux<Held<Result.Segment>> segments);
+
+    /** {@link Result#map(BiFunction)} of a result without a filter: the driver's fastest way. */
+    static <T> ResultReading<T> rows(Scope scope, BiFunction<Row, RowMetadata, ? extends T> mapping) {
+        ResultReading<T> kept = segments(null, rowMapping(scope, mapping));
+        return new ResultReading<>() {
+            @Override
+            public Publisher<?> live(Result driver, ResultReader<T> reader) {
+                return driver.map((row, metadata) ->
+                        attempt(reader, () -> mapped(mapping.apply(new ScopedRow(row, scope), metadata))));
+            }
+
+            @Override
+            public Flux<T> kept(Flux<Held<Result.Segment>> segments) {
+                return kept.kept(segments);
+            }
+        };
+    }
+
+    /** {@link Result#map(Function)} of a result without a filter. */
+    static <T> ResultReading<T> readables(Scope scope, Function<? super Readable, ? extends T> mapping) {
+        ResultReading<T> kept = segments(null, rowMapping(scope, (row, metadata) -> mapping.apply(row)));
+        return new ResultReading<>() {
+            @Override
+            public Publisher<?> live(Result driver, ResultReader<T> reader) {
+                return driver.map(readable -> attempt(reader, () -> mapped(mapping.apply(guard(readable, scope)))));
+            }
+
+            @Override
+            public Flux<T> kept(Flux<Held<Result.Segment>> segments) {
+                return kept.kept(segments);
+            }
+        };
+    }
+
+    /** {@link Result#getRowsUpdated()} of a result without a filter. */
+    static ResultReading<Long> rowsUpdated() {
+        return new ResultReading<>() {
+            @Override
+            public Publisher<?> live(Result driver, ResultReader<Long> reader) {
+                return driver.getRowsUpdated();
+            }
+
+            @Override
+            public Flux<Long> kept(Flux<Held<Result.Segment>> segments) {
+                return sum(segments(null, ResultReading::updateCount).kept(segments));
+            }
+        };
+    }
+
+    /** Everything else: maps segment by segment, where {@code null} means that there is nothing to emit. */
+    static <T> ResultReading<T> segments(
+            @Nullable Predicate<Result.Segment> filter, Function<Result.Segment, @Nullable T> mapping) {
+        return new ResultReading<>() {
+            @Override
+            public Publisher<?> live(Result driver, ResultReader<T> reader) {
+                return driver.flatMap(segment -> {
+                    Object value = attempt(reader, () -> {
+                        if (filter != null && !filter.test(segment)) {
+                            return ResultReader.NOTHING;
+                        }
+                        T mapped = mapping.apply(segment);
+                        return mapped == null ? ResultReader.NOTHING : mapped;
+                    });
+                    return value == ResultReader.NOTHING ? Mono.empty() : Mono.just(value);
+                });
+            }
+
+            @Override
+            public Flux<T> kept(Flux<Held<Result.Segment>> segments) {
+                return Held.releaseDiscarded(segments.<T>handle((held, sink) -> {
+                    try {
+                        Result.Segment segment = held.value();
+                        T mapped = filter == null || filter.test(segment) ? mapping.apply(segment) : null;
+                        if (mapped != null) {
+                            sink.next(mapped);
+                        }
+                    } finally {
+                        held.release();
+                    }
+                }));
+            }
+        };
+    }
+
+    static <T> Function<Result.Segment, @Nullable T> rowMapping(
+            Scope scope, BiFunction<? super Row, RowMetadata, ? extends T> mapping) {
+        return segment -> {
+            if (segment instanceof Result.RowSegment rowSegment) {
+                Row row = rowSegment.row();
+                return mapped(mapping.apply(new ScopedRow(row, scope), row.getMetadata()));
+            }
+            return failOnError(segment);
+        };
+    }
+
+    static @Nullable Long updateCount(Result.Segment segment) {
+        return segment instanceof Result.UpdateCount count ? Long.valueOf(count.value()) : failOnError(segment);
+    }
+
+    static Flux<Long> sum(Flux<Long> counts) {
+        return counts.reduce((left, right) -> {
+                    long sum = left + right;
+                    return sum < 0 ? Long.MAX_VALUE : sum;
+                })
+                .flux();
+    }
+
+    private static Readable guard(Readable readable, Scope scope) {
+        return readable instanceof Row row ? new ScopedRow(row, scope) : readable;
+    }
+
+    /** A message is an error unless its SQLSTATE says success (00), warning (01) or no data (02). */
+    private static <T> @Nullable T failOnError(Result.Segment segment) {
+        if (segment instanceof Result.Message message) {
+            String state = message.sqlState();
+            if (state == null || !(state.startsWith("00") || state.startsWith("01") || state.startsWith("02"))) {
+                throw message.exception();
+            }
+        }
+        return null;
+    }
+
+    private static <T> T mapped(@Nullable T value) {
+        return Objects.requireNonNull(value, "The mapping function returned null");
+    }
+
+    private static Object attempt(ResultReader<?> reader, Mapping mapping) {
+        if (reader.isDeaf()) {
+            return ResultReader.NOTHING;
+        }
+        try {
+            return mapping.map();
+        } catch (Throwable e) {
+            return reader.failed(e);
+        }
+    }
+
+    /** A call of a mapping function. */
+    interface Mapping {
+        Object map();
+    }
+}

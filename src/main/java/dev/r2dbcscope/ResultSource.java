@@ -1,0 +1,116 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Result;
+import java.util.concurrent.atomic.AtomicReference;
+import org.jspecify.annotations.Nullable;
+import reactor.core.CoreSubscriber;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
+
+/** A result of the driver, and who reads it: at most one, once. */
+final class ResultSource {
+
+    private final ResultExchange exchange;
+    private final Result driver;
+    private final AtomicReference<@Nullable ResultReader<?>> reader = new AtomicReference<>();
+    private volatile @Nullable ResultReader<Held<Result.Segment>> parked;
+
+    ResultSource(ResultExchange exchange, Result driver) {
+        this.exchange = exchange;
+        this.driver = driver;
+    }
+
+    Scope scope() {
+        return exchange.scope();
+    }
+
+    /** Reads the result in the given way when subscribed to. */
+    <T> Flux<T> read(ResultReading<T> reading) {
+        return new Flux<>() {
+            @Override
+            public void subscribe(CoreSubscriber<? super T> actual) {
+                read(reading, actual);
+            }
+        };
+    }
+
+    private <T> void read(ResultReading<T> reading, CoreSubscriber<? super T> actual) {
+        RuntimeException closed = exchange.scope().unreadableError();
+        if (closed != null) {
+            Operators.error(actual, closed);
+            return;
+        }
+        ResultReader<T> mine = new ResultReader<>(exchange, actual);
+        if (reader.compareAndSet(null, mine)) {
+            actual.onSubscribe(mine);
+            mine.start(reading.live(driver, mine));
+            return;
+        }
+        ResultReader<Held<Result.Segment>> waiting = parked;
+        if (waiting != null) {
+            new ParkedFlux(waiting).as(reading::kept).subscribe(actual);
+        } else {
+            Operators.error(actual, consumedTwice());
+        }
+    }
+
+    /** Reads ahead a little, for nobody yet, unless somebody reads the result. */
+    void parkUnlessRead() {
+        if (reader.get() != null) {
+            return;
+        }
+        ResultReader<Held<Result.Segment>> waiting = new ResultReader<>(exchange);
+        parked = waiting;
+        if (!reader.compareAndSet(null, waiting)) {
+            parked = null;
+            return;
+        }
+        exchange.gate().park(waiting);
+        waiting.start(driver.flatMap(segment -> keep(segment, waiting)));
+    }
+
+    /** Reads it for nobody. */
+    void discard() {
+        parkUnlessRead();
+        ResultReader<Held<Result.Segment>> waiting = parked;
+        if (waiting != null) {
+            waiting.discard();
+        }
+    }
+
+    private Mono<Object> keep(Result.Segment segment, ResultReader<?> waiting) {
+        if (waiting.isDeaf()) {
+            return Mono.empty();
+        }
+        try {
+            Runnable release = exchange.gate().owner().dialect().retain(segment);
+            Result.Segment kept = release == null ? CopiedRow.copy(segment) : segment;
+            return Mono.just(new Held<>(kept, release));
+        } catch (Throwable e) {
+            waiting.failed(e);
+            return Mono.empty();
+        }
+    }
+
+    private static IllegalStateException consumedTwice() {
+        return new IllegalStateException("The Result was already consumed; it can be read only once");
+    }
+
+    /** The segments that a parked reader kept and those that are still to come. */
+    private static final class ParkedFlux extends Flux<Held<Result.Segment>> {
+
+        private final ResultReader<Held<Result.Segment>> waiting;
+
+        ParkedFlux(ResultReader<Held<Result.Segment>> waiting) {
+            this.waiting = waiting;
+        }
+
+        @Override
+        public void subscribe(CoreSubscriber<? super Held<Result.Segment>> actual) {
+            if (!waiting.attach(actual)) {
+                Operators.error(actual, consumedTwice());
+            }
+        }
+    }
+}

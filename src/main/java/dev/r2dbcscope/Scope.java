@@ -1,0 +1,133 @@
+package dev.r2dbcscope;
+
+import java.util.concurrent.atomic.AtomicReference;
+import org.jspecify.annotations.Nullable;
+import reactor.core.publisher.Mono;
+import reactor.util.context.ContextView;
+
+/**
+ * One scope: what its code finds in the Reactor Context, what its handles ask whether they may still be used, and what
+ * the operators end.
+ *
+ * <p>A scope either owns its {@link Session}, and ends it, or has joined the session of an outer scope.
+ */
+final class Scope {
+
+    private final Session session;
+    private final ScopeLabel label;
+    private final boolean owner;
+    private final boolean transactional;
+    private final ContextView context;
+    private final AtomicReference<@Nullable Ending> ending = new AtomicReference<>();
+
+    private record Ending(ScopeOutcome outcome, @Nullable Throwable error, long nanos) {}
+
+    private Scope(Session session, ScopeLabel label, boolean owner, boolean transactional, ContextView context) {
+        this.session = session;
+        this.label = label;
+        this.owner = owner;
+        this.transactional = transactional;
+        this.context = context;
+    }
+
+    static Scope owning(Session session, boolean transactional, ContextView context) {
+        Scope scope = new Scope(session, session.label(), true, transactional, context);
+        session.ownedBy(scope);
+        return scope;
+    }
+
+    static Scope joining(Session session, ScopeLabel label, boolean transactional, ContextView context) {
+        return new Scope(session, label, false, transactional, context);
+    }
+
+    Session session() {
+        return session;
+    }
+
+    ScopeLabel label() {
+        return label;
+    }
+
+    Dialect dialect() {
+        return session.dialect();
+    }
+
+    // the three endings, as usingWhen wants them ---------------------------------------------------------------------
+
+    Mono<Void> complete() {
+        return end(ScopeOutcome.COMPLETED, null);
+    }
+
+    Mono<Void> fail(Throwable error) {
+        return end(ScopeOutcome.FAILED, error);
+    }
+
+    Mono<Void> cancel() {
+        return end(ScopeOutcome.CANCELLED, null);
+    }
+
+    /** The error with which the exit itself ended a completed pipeline, if it did. */
+    @Nullable
+    Throwable endingError() {
+        return owner ? session.commitError() : null;
+    }
+
+    private Mono<Void> end(ScopeOutcome outcome, @Nullable Throwable error) {
+        ending.compareAndSet(null, new Ending(outcome, error, System.nanoTime()));
+        if (owner) {
+            return session.exit(outcome, error, context);
+        }
+        if (transactional && outcome != ScopeOutcome.COMPLETED) {
+            session.rollbackOnly(
+                    "the joined " + label + (outcome == ScopeOutcome.FAILED ? " failed" : " was cancelled"), error);
+        }
+        return Mono.empty();
+    }
+
+    // what the handles ask -------------------------------------------------------------------------------------------
+
+    /** The gate for a statement that is subscribed to in the given context: that of the innermost transaction. */
+    Gate gate(ContextView subscriber) {
+        Scope innermost = session.root().current(subscriber);
+        return innermost != null && innermost.session.isWithin(session) ? innermost.session.gate() : session.gate();
+    }
+
+    void requireOpen() {
+        RuntimeException error = closedErrorIfEnded();
+        if (error != null) {
+            throw error;
+        }
+    }
+
+    @Nullable
+    RuntimeException closedErrorIfEnded() {
+        return ending.get() == null && !session.isExiting() ? null : closedError();
+    }
+
+    /** Results and rows of statements that were admitted in time stay readable until the connection is given back. */
+    void requireReadable() {
+        RuntimeException error = unreadableError();
+        if (error != null) {
+            throw error;
+        }
+    }
+
+    @Nullable
+    RuntimeException unreadableError() {
+        return session.isReadable() ? null : closedError();
+    }
+
+    ScopeClosedException closedError() {
+        Ending how = ending.get();
+        String problem = "The scope has ended";
+        if (how != null) {
+            problem += " (" + how.outcome.name().toLowerCase(java.util.Locale.ROOT)
+                    + (how.error == null ? "" : " with " + how.error.getClass().getName()) + ", "
+                    + (System.nanoTime() - how.nanos) / 1_000_000 + " ms ago)";
+        }
+        return new ScopeClosedException(
+                problem + "; its connection, statements, results and rows can be used only by work that its pipeline"
+                        + " waits for: return that work from the scope's function, or chain it upstream of the operator",
+                label);
+    }
+}

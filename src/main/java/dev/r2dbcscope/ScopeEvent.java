@@ -1,0 +1,92 @@
+package dev.r2dbcscope;
+
+import java.time.Duration;
+import org.jspecify.annotations.Nullable;
+
+/** Something that happened to a scope, as told to a {@link ScopeListener}. */
+public sealed interface ScopeEvent {
+
+    /** The scope as it was when the event happened. */
+    LiveScope scope();
+
+    /**
+     * The scope asked for a connection.
+     *
+     * @param scope the scope
+     */
+    record Waiting(LiveScope scope) implements ScopeEvent {}
+
+    /**
+     * The scope got its connection and, if it is a transaction, has begun it.
+     *
+     * @param scope the scope; {@link LiveScope#waited()} is the time that the acquisition took
+     */
+    record Opened(LiveScope scope) implements ScopeEvent {}
+
+    /**
+     * The scope got no connection, or could not begin its transaction on it. Nothing is held.
+     *
+     * @param scope the scope
+     * @param error why
+     */
+    record OpenFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+
+    /**
+     * A statement, or a batch, ended: its last row was read from the database.
+     *
+     * @param scope the scope
+     * @param sql its SQL text
+     * @param took from its admission to the driver until its end
+     * @param rows the rows that were mapped
+     * @param error why it failed, or {@code null} if it did not
+     */
+    record StatementEnded(
+            LiveScope scope,
+            String sql,
+            Duration took,
+            long rows,
+            @Nullable Throwable error) implements ScopeEvent {}
+
+    /**
+     * The pipeline ended and the scope begins its exit.
+     *
+     * @param scope the scope
+     * @param outcome how the pipeline ended
+     */
+    record Exiting(LiveScope scope, ScopeOutcome outcome) implements ScopeEvent {}
+
+    /**
+     * The scope gave its connection back, or destroyed it: the last event of every scope that was {@link Opened}.
+     *
+     * @param scope the scope
+     * @param outcome how the pipeline ended
+     * @param error the pipeline's error, or that of the COMMIT; {@code null} if there was none
+     * @param destroyed whether the physical connection was closed instead of returned
+     */
+    record Released(
+            LiveScope scope, ScopeOutcome outcome, @Nullable Throwable error, boolean destroyed)
+            implements ScopeEvent {}
+
+    /**
+     * A step of the exit failed or exceeded the release timeout. The physical connection is destroyed.
+     *
+     * @param scope the scope
+     * @param error what failed
+     */
+    record ReleaseFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+
+    /**
+     * The scope has held its connection for longer than the leak threshold.
+     *
+     * @param scope the scope
+     * @param threshold the threshold, see {@link ScopeOptions#withLeakThreshold(Duration)}
+     */
+    record LeakSuspected(LiveScope scope, Duration threshold) implements ScopeEvent {}
+
+    /**
+     * A scope that was suspected of a leak gave its connection back after all.
+     *
+     * @param scope the scope
+     */
+    record LeakResolved(LiveScope scope) implements ScopeEvent {}
+}

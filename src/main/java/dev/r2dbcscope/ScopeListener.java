@@ -1,0 +1,22 @@
+package dev.r2dbcscope;
+
+/**
+ * Hears of everything that happens to the scopes of a {@link ConnectionScopes}: the one interface from which leak
+ * reports, metrics, tracing and inspection are made.
+ *
+ * <p>Events of one scope arrive in order, on whatever thread they happen on, which is often a connection's event loop:
+ * implementations must be thread-safe and must not block. An exception that a listener throws is logged and changes
+ * nothing.
+ *
+ * @see ScopeOptions#withListener(ScopeListener)
+ */
+@FunctionalInterface
+public interface ScopeListener {
+
+    /**
+     * Called when something happened.
+     *
+     * @param event what happened
+     */
+    void onEvent(ScopeEvent event);
+}

@@ -1,0 +1,91 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.ConnectionFactory;
+import io.r2dbc.spi.Wrapped;
+import java.util.List;
+import java.util.ServiceLoader;
+import org.jspecify.annotations.Nullable;
+import reactor.util.context.Context;
+import reactor.util.context.ContextView;
+
+/** What all scopes on one connection factory share. */
+final class ScopeRoot {
+
+    private static final List<Dialect> DIALECTS =
+            ServiceLoader.load(Dialect.class, ScopeRoot.class.getClassLoader()).stream()
+                    .map(ScopeRoot::load)
+                    .filter(java.util.Objects::nonNull)
+                    .toList();
+
+    private final ConnectionFactory factory;
+    private final Key key;
+    private final LiveScopes live = new LiveScopes();
+    private final FactorySupply supply;
+
+    /** Scopes of the same database find each other in the Context: by the identity of the innermost factory. */
+    private record Key(ConnectionFactory factory) {
+        @Override
+        public boolean equals(@Nullable Object other) {
+            return other instanceof Key key && key.factory == factory;
+        }
+
+        @Override
+        public int hashCode() {
+            return System.identityHashCode(factory);
+        }
+    }
+
+    ScopeRoot(ConnectionFactory factory) {
+        this.factory = factory;
+        this.key = new Key(innermost(factory));
+        this.supply = new FactorySupply(factory);
+    }
+
+    ConnectionFactory factory() {
+        return factory;
+    }
+
+    LiveScopes live() {
+        return live;
+    }
+
+    FactorySupply supply() {
+        return supply;
+    }
+
+    @Nullable
+    Scope current(ContextView context) {
+        return context.getOrDefault(key, null);
+    }
+
+    Context with(Scope scope, Context context) {
+        return context.put(key, scope);
+    }
+
+    Dialect dialect(Connection physical) {
+        for (Dialect dialect : DIALECTS) {
+            if (dialect.supports(physical)) {
+                return dialect;
+            }
+        }
+        return PlainDialect.INSTANCE;
+    }
+
+    private static ConnectionFactory innermost(ConnectionFactory factory) {
+        ConnectionFactory innermost = factory;
+        while (innermost instanceof Wrapped<?> wrapped && wrapped.unwrap() instanceof ConnectionFactory inner) {
+            innermost = inner;
+        }
+        return innermost;
+    }
+
+    /** A dialect whose driver is not on the class path is none. */
+    private static @Nullable Dialect load(ServiceLoader.Provider<Dialect> provider) {
+        try {
+            return provider.get();
+        } catch (LinkageError | java.util.ServiceConfigurationError e) {
+            return null;
+        }
+    }
+}

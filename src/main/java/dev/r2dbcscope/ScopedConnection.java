@@ -1,0 +1,196 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Batch;
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.ConnectionMetadata;
+import io.r2dbc.spi.IsolationLevel;
+import io.r2dbc.spi.Statement;
+import io.r2dbc.spi.TransactionDefinition;
+import io.r2dbc.spi.ValidationDepth;
+import io.r2dbc.spi.Wrapped;
+import java.time.Duration;
+import java.util.function.Supplier;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Mono;
+
+/**
+ * The connection as a scope hands it out.
+ *
+ * <p>Everything passes the scope's gate. {@link #close} is left to the scope. Inside a transactional scope the
+ * transaction is the scope's: beginning joins it, committing leaves it to the scope, rolling back marks it. After the
+ * scope's end every method fails with {@link ScopeClosedException}.
+ */
+final class ScopedConnection implements Connection, Wrapped<Connection> {
+
+    private final Scope scope;
+    private final Session session;
+    private final Connection delegate;
+
+    ScopedConnection(Scope scope) {
+        this.scope = scope;
+        this.session = scope.session();
+        this.delegate = session.connection();
+    }
+
+    // statements -----------------------------------------------------------------------------------------------------
+
+    @Override
+    public Statement createStatement(String sql) {
+        scope.requireOpen();
+        return new ScopedStatement(scope, delegate.createStatement(sql), sql);
+    }
+
+    @Override
+    public Batch createBatch() {
+        scope.requireOpen();
+        return new ScopedBatch(scope, delegate.createBatch());
+    }
+
+    // transactions ---------------------------------------------------------------------------------------------------
+
+    @Override
+    public Publisher<Void> beginTransaction() {
+        return begin(delegate::beginTransaction);
+    }
+
+    @Override
+    public Publisher<Void> beginTransaction(TransactionDefinition definition) {
+        return begin(() -> delegate.beginTransaction(definition));
+    }
+
+    private Mono<Void> begin(Supplier<Publisher<Void>> driver) {
+        return Mono.defer(() -> {
+            scope.requireOpen();
+            if (session.isTransactional()) {
+                return Mono.empty();
+            }
+            ScopedConnection other = session.userTransaction().compareAndExchange(null, this);
+            if (other != null && other != this) {
+                return Mono.error(new IllegalStateException(
+                        "Another part of the scope has begun a transaction on the same connection; use"
+                                + " ConnectionScopes.inTransaction, which lets them take turns [" + scope.label()
+                                + "]"));
+            }
+            return through("BEGIN", driver).doOnError(e -> forgetTransaction());
+        });
+    }
+
+    @Override
+    public Publisher<Void> commitTransaction() {
+        return Mono.defer(() -> {
+            scope.requireOpen();
+            return session.isTransactional()
+                    ? Mono.empty()
+                    : through("COMMIT", delegate::commitTransaction).doOnTerminate(this::forgetTransaction);
+        });
+    }
+
+    @Override
+    public Publisher<Void> rollbackTransaction() {
+        return Mono.defer(() -> {
+            scope.requireOpen();
+            if (session.isTransactional()) {
+                session.rollbackOnly("code inside the scope called rollbackTransaction()", null);
+                return Mono.empty();
+            }
+            return through("ROLLBACK", delegate::rollbackTransaction).doOnTerminate(this::forgetTransaction);
+        });
+    }
+
+    private void forgetTransaction() {
+        session.userTransaction().compareAndSet(this, null);
+    }
+
+    @Override
+    public Publisher<Void> createSavepoint(String name) {
+        return through("SAVEPOINT", () -> delegate.createSavepoint(name));
+    }
+
+    @Override
+    public Publisher<Void> releaseSavepoint(String name) {
+        return through("RELEASE SAVEPOINT", () -> delegate.releaseSavepoint(name));
+    }
+
+    @Override
+    public Publisher<Void> rollbackTransactionToSavepoint(String name) {
+        return through("ROLLBACK TO SAVEPOINT", () -> delegate.rollbackTransactionToSavepoint(name));
+    }
+
+    @Override
+    public boolean isAutoCommit() {
+        scope.requireOpen();
+        return !session.isTransactional() && delegate.isAutoCommit();
+    }
+
+    @Override
+    public Publisher<Void> setAutoCommit(boolean autoCommit) {
+        if (!session.isTransactional()) {
+            return through("setting auto-commit", () -> delegate.setAutoCommit(autoCommit));
+        }
+        return autoCommit
+                ? Mono.error(() -> new IllegalStateException(
+                        "Auto-commit cannot be switched on inside a transactional scope: the scope commits when its"
+                                + " pipeline completes [" + scope.label() + "]"))
+                : Mono.empty();
+    }
+
+    // the rest -------------------------------------------------------------------------------------------------------
+
+    /** Leaves the connection to the scope, but not a transaction that was begun through this handle. */
+    @Override
+    public Publisher<Void> close() {
+        return Mono.defer(() -> session.userTransaction().get() == this && scope.closedErrorIfEnded() == null
+                ? Mono.from(rollbackTransaction())
+                : Mono.empty());
+    }
+
+    @Override
+    public ConnectionMetadata getMetadata() {
+        scope.requireOpen();
+        return delegate.getMetadata();
+    }
+
+    @Override
+    public IsolationLevel getTransactionIsolationLevel() {
+        scope.requireOpen();
+        return delegate.getTransactionIsolationLevel();
+    }
+
+    @Override
+    public Publisher<Void> setTransactionIsolationLevel(IsolationLevel isolationLevel) {
+        return through("setting the isolation level", () -> delegate.setTransactionIsolationLevel(isolationLevel));
+    }
+
+    @Override
+    public Publisher<Void> setLockWaitTimeout(Duration timeout) {
+        return through("setting the lock wait timeout", () -> delegate.setLockWaitTimeout(timeout));
+    }
+
+    @Override
+    public Publisher<Void> setStatementTimeout(Duration timeout) {
+        return through("setting the statement timeout", () -> delegate.setStatementTimeout(timeout));
+    }
+
+    @Override
+    public Publisher<Boolean> validate(ValidationDepth depth) {
+        return depth == ValidationDepth.LOCAL
+                ? Mono.defer(() -> Mono.from(delegate.validate(depth)))
+                : ControlExchange.through(scope, "validating the connection", () -> delegate.validate(depth));
+    }
+
+    /** The connection as the factory delivered it: what is done with it passes by the gate. */
+    @Override
+    public Connection unwrap() {
+        scope.requireOpen();
+        return delegate;
+    }
+
+    @Override
+    public String toString() {
+        return "ScopedConnection[" + scope.label() + ", " + delegate + "]";
+    }
+
+    private Mono<Void> through(String words, Supplier<? extends Publisher<Void>> driver) {
+        return ControlExchange.through(scope, words, driver);
+    }
+}

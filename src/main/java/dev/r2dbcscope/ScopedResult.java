@@ -1,0 +1,85 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Readable;
+import io.r2dbc.spi.Result;
+import io.r2dbc.spi.Row;
+import io.r2dbc.spi.RowMetadata;
+import java.util.Objects;
+import java.util.function.BiFunction;
+import java.util.function.Function;
+import java.util.function.Predicate;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Flux;
+
+/** A result that a scope hands out: faithful to the driver's, but read through the scope's gate. */
+final class ScopedResult implements Result {
+
+    private final ResultSource source;
+    private final Scope scope;
+    private final @Nullable Predicate<Segment> filter;
+
+    ScopedResult(ResultSource source) {
+        this(source, null);
+    }
+
+    private ScopedResult(ResultSource source, @Nullable Predicate<Segment> filter) {
+        this.source = source;
+        this.scope = source.scope();
+        this.filter = filter;
+    }
+
+    @Override
+    public Publisher<Long> getRowsUpdated() {
+        return filter == null
+                ? source.read(ResultReading.rowsUpdated())
+                : ResultReading.sum(source.read(ResultReading.segments(filter, ResultReading::updateCount)));
+    }
+
+    @Override
+    public <T> Publisher<T> map(BiFunction<Row, RowMetadata, ? extends T> mapping) {
+        Objects.requireNonNull(mapping, "mappingFunction");
+        return source.read(
+                filter == null
+                        ? ResultReading.rows(scope, mapping)
+                        : ResultReading.segments(filter, ResultReading.rowMapping(scope, mapping)));
+    }
+
+    @Override
+    public <T> Publisher<T> map(Function<? super Readable, ? extends T> mapping) {
+        Objects.requireNonNull(mapping, "mappingFunction");
+        return source.read(
+                filter == null
+                        ? ResultReading.readables(scope, mapping)
+                        : ResultReading.segments(
+                                filter, ResultReading.rowMapping(scope, (row, metadata) -> mapping.apply(row))));
+    }
+
+    @Override
+    public Result filter(Predicate<Segment> more) {
+        Objects.requireNonNull(more, "filter");
+        Predicate<Segment> guarded = segment -> more.test(guard(segment));
+        return new ScopedResult(source, filter == null ? guarded : filter.and(guarded));
+    }
+
+    @Override
+    public <T> Publisher<T> flatMap(Function<Segment, ? extends Publisher<? extends T>> mapping) {
+        Objects.requireNonNull(mapping, "mappingFunction");
+        Dialect dialect = scope.dialect();
+        Function<Segment, @Nullable Held<Publisher<? extends T>>> hold = segment -> {
+            Publisher<? extends T> publisher = Objects.requireNonNull(
+                    mapping.apply(guard(segment)), "The mapping function returned a null publisher");
+            return new Held<>(publisher, dialect.retain(segment));
+        };
+        return Held.releaseDiscarded(source.read(ResultReading.segments(filter, hold))
+                .concatMap(held -> Flux.<T>from(held.value()).doFinally(end -> held.release()), 0));
+    }
+
+    private Segment guard(Segment segment) {
+        return segment instanceof RowSegment rowSegment
+                ? new ScopedRowSegment(new ScopedRow(rowSegment.row(), scope))
+                : segment;
+    }
+
+    private record ScopedRowSegment(Row row) implements RowSegment {}
+}

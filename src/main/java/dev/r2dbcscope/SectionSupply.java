@@ -1,0 +1,103 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import java.util.concurrent.atomic.AtomicReference;
+import org.jspecify.annotations.Nullable;
+import reactor.core.publisher.Mono;
+import reactor.util.context.ContextView;
+
+/**
+ * The connection of an outer scope, for the length of a transaction inside it.
+ *
+ * <p>The transaction holds the outer scope's gate exclusively: siblings that use the same connection wait, so that none
+ * of their statements becomes part of a transaction that is not theirs.
+ */
+final class SectionSupply implements Supply {
+
+    private final Session outer;
+    private final AtomicReference<@Nullable Section> section = new AtomicReference<>();
+
+    SectionSupply(Session outer) {
+        this.outer = outer;
+    }
+
+    @Override
+    public void acquire(Session session, ContextView context) {
+        outer.open(context)
+                .subscribe(
+                        opened -> {
+                            Section mine = new Section(opened.gate(), session, opened.connection());
+                            section.set(mine);
+                            opened.gate().enter(mine);
+                        },
+                        session::failed);
+    }
+
+    @Override
+    public Mono<Void> release(Connection connection) {
+        return Mono.fromRunnable(this::leave);
+    }
+
+    @Override
+    public Mono<Void> destroy(Connection connection) {
+        return Mono.fromRunnable(() -> {
+            outer.condemn();
+            leave();
+        });
+    }
+
+    private void leave() {
+        Section mine = section.getAndSet(null);
+        if (mine != null) {
+            mine.leave();
+        }
+    }
+
+    /** The time of the transaction, as the outer gate sees it. */
+    private static final class Section extends Exchange {
+
+        private final Gate gate;
+        private final Session session;
+        private final Connection connection;
+
+        Section(Gate gate, Session session, Connection connection) {
+            this.gate = gate;
+            this.session = session;
+            this.connection = connection;
+        }
+
+        @Override
+        boolean isExclusive() {
+            return true;
+        }
+
+        @Override
+        String sql() {
+            return "the transaction of " + session.label();
+        }
+
+        @Override
+        void start() {
+            session.received(connection);
+        }
+
+        @Override
+        void refuse(RuntimeException error) {
+            session.failed(error);
+        }
+
+        @Override
+        void drain() {
+            // its statements pass a gate of their own
+        }
+
+        @Override
+        void abandon(RuntimeException error) {
+            // its session is part of the pipeline that was abandoned, and ends by itself
+        }
+
+        void leave() {
+            gate.ended(this);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import java.time.Duration;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
+import org.jspecify.annotations.Nullable;
+import reactor.core.Disposable;
+import reactor.core.Disposables;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Sinks;
+import reactor.core.scheduler.Schedulers;
+import reactor.util.context.ContextView;
+
+/**
+ * The connection of one scope, from the wish for it until it was given back.
+ *
+ * <p>One atomic {@link Phase} decides who owns the connection:
+ *
+ * <pre>
+ *   NEW ──open──▶ ACQUIRING ──received──▶ OPENING ──prepared──▶ OPEN
+ *    │                │ │                    │                    │
+ *   exit       exit or │ failed      exit or failed              exit
+ *    ▼          timeout ▼                    ▼                    ▼
+ *  CLOSED    ABANDONED  CLOSED            EXITING ──────────▶ CLOSED
+ * </pre>
+ *
+ * <p>A connection that arrives at an abandoned session is given back at once. A session that is left while it opens
+ * finishes the opening first and then exits: BEGIN is never cut in two. Whoever moves the phase to EXITING runs the
+ * {@link Exit}, once.
+ */
+final class Session implements GateOwner {
+
+    private static final AtomicReferenceFieldUpdater<Session, Phase> PHASE =
+            AtomicReferenceFieldUpdater.newUpdater(Session.class, Phase.class, "phase");
+
+    enum Phase {
+        NEW,
+        ACQUIRING,
+        ABANDONED,
+        OPENING,
+        OPEN,
+        EXITING,
+        CLOSED
+    }
+
+    private final ScopeRoot root;
+    private final ScopeOptions options;
+    private final @Nullable TransactionOptions transaction;
+    private final ScopeLabel label;
+    private final Supply supply;
+    private final @Nullable Session outer;
+    private final SessionReport report;
+    private final RowBudget budget;
+
+    private final Sinks.One<Session> opened = Sinks.one();
+    private final Sinks.Empty<Void> prepared = Sinks.empty();
+    private final Sinks.Empty<Void> exited = Sinks.empty();
+    private final AtomicBoolean settled = new AtomicBoolean();
+    private final Disposable.Swap acquireTimer = Disposables.swap();
+    private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
+
+    private volatile Phase phase = Phase.NEW;
+    private volatile @Nullable Scope scope;
+    private volatile @Nullable Connection connection;
+    private volatile @Nullable Gate gate;
+    private volatile Dialect dialect = PlainDialect.INSTANCE;
+    private volatile boolean autoCommits = true;
+    private volatile boolean condemned;
+    private volatile boolean quiet;
+    private volatile @Nullable Throwable commitError;
+    private final AtomicReference<@Nullable ScopeRolledBackException> rollbackOnly = new AtomicReference<>();
+
+    Session(
+            ScopeRoot root,
+            ScopeOptions options,
+            @Nullable TransactionOptions transaction,
+            ScopeLabel label,
+            Supply supply,
+            @Nullable Session outer) {
+        this.root = root;
+        this.options = options;
+        this.transaction = transaction;
+        this.label = label;
+        this.supply = supply;
+        this.outer = outer;
+        this.budget = new RowBudget(options.maxBufferedRows());
+        this.report = new SessionReport(this);
+    }
+
+    void ownedBy(Scope owner) {
+        this.scope = owner;
+    }
+
+    // opening --------------------------------------------------------------------------------------------------------
+
+    /** Emits this session when it has its connection; the first subscriber makes it get one. */
+    Mono<Session> open(ContextView context) {
+        return Mono.defer(() -> {
+            if (PHASE.compareAndSet(this, Phase.NEW, Phase.ACQUIRING)) {
+                acquire(context);
+            }
+            return opened.asMono();
+        });
+    }
+
+    private void acquire(ContextView context) {
+        if (!root.live().add(this)) {
+            failed(root.live().refusal(label));
+            return;
+        }
+        report.waiting();
+        acquireTimer.update(Schedulers.parallel()
+                .schedule(this::acquireTimedOut, options.acquireTimeout().toNanos(), TimeUnit.NANOSECONDS));
+        supply.acquire(this, context);
+    }
+
+    private void acquireTimedOut() {
+        Duration bound = options.acquireTimeout();
+        if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.ABANDONED)) {
+            refuseOpening(acquisitionError(
+                    "No connection within the acquire timeout of " + bound + " ("
+                            + root.live().summary()
+                            + "); see ConnectionScopes.live() for who holds them, or raise"
+                            + " ScopeOptions.withAcquireTimeout",
+                    null));
+        } else if (settled.compareAndSet(false, true)) {
+            boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
+            condemned = true;
+            prepared.tryEmitEmpty();
+            if (ours) {
+                leaveUnopened(acquisitionError(
+                        "The connection was not ready within the acquire timeout of " + bound
+                                + ": the database did not answer while the transaction began",
+                        null));
+            }
+        }
+    }
+
+    /** A connection arrived. */
+    void received(Connection arrived) {
+        if (!PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.OPENING)) {
+            supply.release(arrived).subscribe(null, error -> report.releaseFailed(error));
+            return;
+        }
+        connection = arrived;
+        dialect = root.dialect(FactorySupply.physical(arrived));
+        gate = new Gate(this, FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
+        report.opening();
+        new Opening(this, arrived).run().subscribe(null, this::notPrepared, this::prepared);
+    }
+
+    private void prepared() {
+        if (settled.compareAndSet(false, true)) {
+            acquireTimer.dispose();
+            boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.OPEN);
+            prepared.tryEmitEmpty();
+            if (ours) {
+                report.opened();
+                opened.tryEmitValue(this);
+            }
+        }
+    }
+
+    private void notPrepared(Throwable error) {
+        if (settled.compareAndSet(false, true)) {
+            acquireTimer.dispose();
+            boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
+            prepared.tryEmitEmpty();
+            if (ours) {
+                leaveUnopened(error);
+            }
+        }
+    }
+
+    /** The connection could not be made ready: gives it back, then tells those who wait for it. */
+    private void leaveUnopened(Throwable error) {
+        new Exit(this, ScopeOutcome.FAILED, error)
+                .run()
+                .subscribe(null, failure -> refuseOpening(error), () -> refuseOpening(error));
+    }
+
+    /** No connection arrives any more. */
+    void failed(Throwable error) {
+        acquireTimer.dispose();
+        if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.CLOSED)) {
+            refuseOpening(error);
+        }
+    }
+
+    private void refuseOpening(Throwable error) {
+        root.live().remove(this);
+        report.openFailed(error);
+        opened.tryEmitError(error instanceof ScopeException ? error : labelled(error));
+        exited.tryEmitEmpty();
+    }
+
+    /** The factory's own error, with a note under it that says which scope met it. */
+    private Throwable labelled(Throwable error) {
+        for (Throwable note : error.getSuppressed()) {
+            if (note instanceof ScopeAcquisitionException known
+                    && known.scopeOrigin().equals(label.origin())) {
+                return error;
+            }
+        }
+        error.addSuppressed(acquisitionError("The connection could not be opened", null));
+        return error;
+    }
+
+    ScopeAcquisitionException acquisitionError(String problem, @Nullable Throwable cause) {
+        return new ScopeAcquisitionException(problem, label, cause);
+    }
+
+    // ending ---------------------------------------------------------------------------------------------------------
+
+    /** Ends the session. Completes when the connection was given back; fails if a COMMIT failed. */
+    Mono<Void> exit(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
+        while (true) {
+            Phase now = phase;
+            switch (now) {
+                case NEW, ACQUIRING -> {
+                    Phase next = now == Phase.NEW ? Phase.CLOSED : Phase.ABANDONED;
+                    if (PHASE.compareAndSet(this, now, next)) {
+                        acquireTimer.dispose();
+                        root.live().remove(this);
+                        opened.tryEmitError(closedError());
+                        exited.tryEmitEmpty();
+                        return Mono.empty();
+                    }
+                }
+                case OPENING, OPEN -> {
+                    if (PHASE.compareAndSet(this, now, Phase.EXITING)) {
+                        return leave(outcome, error, context);
+                    }
+                }
+                default -> {
+                    return exited.asMono();
+                }
+            }
+        }
+    }
+
+    private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
+        opened.tryEmitError(closedError());
+        return Shield.start(
+                () -> prepared.asMono().then(Mono.defer(() -> {
+                    acquireTimer.dispose();
+                    return new Exit(this, outcome, error).run();
+                })),
+                context);
+    }
+
+    /** The last step of the exit. */
+    void closed(ScopeOutcome outcome, @Nullable Throwable error, @Nullable Throwable commitError, boolean destroyed) {
+        this.commitError = commitError;
+        connection = null;
+        phase = Phase.CLOSED;
+        root.live().remove(this);
+        report.released(outcome, error != null ? error : commitError, destroyed);
+        exited.tryEmitEmpty();
+    }
+
+    /** Nothing is in flight any more, and no row can be read. */
+    void quiet() {
+        quiet = true;
+    }
+
+    /** The connection must not be given to anybody else. */
+    void condemn() {
+        condemned = true;
+    }
+
+    void rollbackOnly(String reason, @Nullable Throwable cause) {
+        if (transaction != null) {
+            rollbackOnly.compareAndSet(
+                    null,
+                    new ScopeRolledBackException(
+                            "The transaction was rolled back because " + reason
+                                    + "; let that failure reach the outer scope, or catch it inside the inner one",
+                            label,
+                            cause));
+        }
+    }
+
+    // what others ask ------------------------------------------------------------------------------------------------
+
+    ScopeRoot root() {
+        return root;
+    }
+
+    ScopeOptions options() {
+        return options;
+    }
+
+    ScopeLabel label() {
+        return label;
+    }
+
+    Supply supply() {
+        return supply;
+    }
+
+    SessionReport report() {
+        return report;
+    }
+
+    @Nullable
+    TransactionOptions transaction() {
+        return transaction;
+    }
+
+    boolean isTransactional() {
+        return transaction != null;
+    }
+
+    @Nullable
+    ScopeRolledBackException rollbackOnly() {
+        return rollbackOnly.get();
+    }
+
+    @Nullable
+    Throwable commitError() {
+        return commitError;
+    }
+
+    boolean isCondemned() {
+        return condemned;
+    }
+
+    boolean isExiting() {
+        Phase now = phase;
+        return now == Phase.EXITING || now == Phase.CLOSED || now == Phase.ABANDONED;
+    }
+
+    boolean isReadable() {
+        return !quiet;
+    }
+
+    Phase phase() {
+        return phase;
+    }
+
+    boolean isNested() {
+        return outer != null;
+    }
+
+    /** Whether this is the given session or a transaction inside it. */
+    boolean isWithin(Session other) {
+        for (Session session = this; session != null; session = session.outer) {
+            if (session == other) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    Gate gate() {
+        Gate current = gate;
+        if (current == null) {
+            throw closedError();
+        }
+        return current;
+    }
+
+    @Nullable
+    Gate gateIfAny() {
+        return gate;
+    }
+
+    RowBudget budget() {
+        return budget;
+    }
+
+    Connection connection() {
+        Connection current = connection;
+        if (current == null) {
+            throw closedError();
+        }
+        return current;
+    }
+
+    /** Whether the connections of this factory are in auto-commit mode when they are idle. */
+    boolean autoCommits() {
+        return autoCommits;
+    }
+
+    void autoCommits(boolean value) {
+        autoCommits = value;
+    }
+
+    /** The handle through which user code began a transaction of its own on the connection of a plain scope. */
+    AtomicReference<@Nullable ScopedConnection> userTransaction() {
+        return userTransaction;
+    }
+
+    @Override
+    public ScopeClosedException closedError() {
+        Scope owner = scope;
+        return owner == null ? new ScopeClosedException("The scope has ended", label) : owner.closedError();
+    }
+
+    @Override
+    public NestedReadOverflowException overflowError(String openSql, String waitingSql) {
+        return new NestedReadOverflowException(openSql, waitingSql, options.maxBufferedRows(), label);
+    }
+
+    @Override
+    public Dialect dialect() {
+        return dialect;
+    }
+
+    @Override
+    public void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
+        report.statementEnded(sql, nanos, rows, error);
+    }
+}

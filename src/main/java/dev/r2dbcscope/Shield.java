@@ -1,0 +1,85 @@
+package dev.r2dbcscope;
+
+import java.util.Objects;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import org.reactivestreams.Subscription;
+import reactor.core.CoreSubscriber;
+import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
+import reactor.core.publisher.Sinks;
+import reactor.util.context.Context;
+import reactor.util.context.ContextView;
+
+/**
+ * Runs a driver's or pool's publisher to its end, whoever stops listening.
+ *
+ * <p>Cancelling a driver in the middle of BEGIN, COMMIT or a release leaves connections half-open in the pool, so
+ * whatever belongs to the life of a connection is subscribed here, once, with unbounded demand, and never cancelled. The
+ * returned {@code Mono} only listens. A publisher that is {@code null}, throws, or breaks the protocol after its first
+ * terminal signal ends as one error or one completion; later errors go to {@code onErrorDropped}.
+ */
+final class Shield implements CoreSubscriber<Object> {
+
+    private final Sinks.Empty<Void> end = Sinks.empty();
+    private final AtomicBoolean ended = new AtomicBoolean();
+    private final Context context;
+    private @Nullable Subscription subscription;
+
+    private Shield(ContextView context) {
+        this.context = Context.of(context);
+    }
+
+    /** Starts the publisher when the returned {@code Mono} is first subscribed to. */
+    static Mono<Void> lazily(Supplier<? extends Publisher<?>> source) {
+        return Mono.deferContextual(context -> start(source, context));
+    }
+
+    /** Starts the publisher now. */
+    static Mono<Void> start(Supplier<? extends Publisher<?>> source, ContextView context) {
+        Shield shield = new Shield(context);
+        try {
+            Publisher<?> publisher = Objects.requireNonNull(source.get(), "The driver returned a null publisher");
+            publisher.subscribe(shield);
+        } catch (Throwable error) {
+            shield.onError(error);
+        }
+        return shield.end.asMono();
+    }
+
+    @Override
+    public Context currentContext() {
+        return context;
+    }
+
+    @Override
+    public void onSubscribe(Subscription s) {
+        if (Operators.validate(subscription, s)) {
+            subscription = s;
+            s.request(Long.MAX_VALUE);
+        }
+    }
+
+    @Override
+    public void onNext(Object value) {
+        Operators.onDiscard(value, context);
+    }
+
+    @Override
+    public void onError(Throwable error) {
+        if (ended.compareAndSet(false, true)) {
+            end.tryEmitError(error);
+        } else {
+            Operators.onErrorDropped(error, context);
+        }
+    }
+
+    @Override
+    public void onComplete() {
+        if (ended.compareAndSet(false, true)) {
+            end.tryEmitEmpty();
+        }
+    }
+}

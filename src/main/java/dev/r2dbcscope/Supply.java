@@ -1,0 +1,18 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import reactor.core.publisher.Mono;
+import reactor.util.context.ContextView;
+
+/** Where a session gets its connection from, and gives it back to. */
+interface Supply {
+
+    /** Gets a connection for the session, which hears of it by {@link Session#received} or {@link Session#failed}. */
+    void acquire(Session session, ContextView context);
+
+    /** Gives a clean connection back. */
+    Mono<Void> release(Connection connection);
+
+    /** Makes sure that nobody else gets the connection. */
+    Mono<Void> destroy(Connection connection);
+}
