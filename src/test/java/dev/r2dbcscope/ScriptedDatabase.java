@@ -1,0 +1,326 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Batch;
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.ConnectionFactory;
+import io.r2dbc.spi.ConnectionFactoryMetadata;
+import io.r2dbc.spi.ConnectionMetadata;
+import io.r2dbc.spi.IsolationLevel;
+import io.r2dbc.spi.Result;
+import io.r2dbc.spi.Row;
+import io.r2dbc.spi.RowMetadata;
+import io.r2dbc.spi.Statement;
+import io.r2dbc.spi.TransactionDefinition;
+import io.r2dbc.spi.ValidationDepth;
+import io.r2dbc.spi.test.MockRow;
+import io.r2dbc.spi.test.MockRowMetadata;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.BiFunction;
+import java.util.function.Function;
+import java.util.function.Predicate;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+
+/**
+ * A connection factory without a database, for staging faults and races.
+ *
+ * <p>Steps are named {@code create}, {@code begin}, {@code commit}, {@code rollback}, {@code close}, {@code
+ * setAutoCommit}, {@code validate}, and the SQL text of a statement. {@link #on} replaces what a step does; by default
+ * every step succeeds at once, and a statement returns one row with the number 1. Every step is logged when it is
+ * subscribed to, as {@code "begin#1"} with the number of its connection.
+ */
+final class ScriptedDatabase implements ConnectionFactory {
+
+    private final List<String> log = new CopyOnWriteArrayList<>();
+    private final List<String> violations = new CopyOnWriteArrayList<>();
+    private final Map<String, Supplier<? extends Publisher<?>>> script = new ConcurrentHashMap<>();
+    private final List<ScriptedConnection> connections = new CopyOnWriteArrayList<>();
+    private final AtomicInteger numbers = new AtomicInteger();
+
+    /** Replaces what a step does. A statement's publisher emits its rows, each a number. */
+    ScriptedDatabase on(String step, Supplier<? extends Publisher<?>> behaviour) {
+        script.put(step, behaviour);
+        return this;
+    }
+
+    /** What happened, in order. */
+    List<String> log() {
+        return new ArrayList<>(log);
+    }
+
+    /** What must never happen: a use after close, a second close. */
+    List<String> violations() {
+        return new ArrayList<>(violations);
+    }
+
+    List<ScriptedConnection> connections() {
+        return connections;
+    }
+
+    /** How many connections were opened and not closed. */
+    long open() {
+        return connections.stream()
+                .filter(connection -> connection.closes.get() == 0)
+                .count();
+    }
+
+    /** A connection to be emitted by a scripted {@code create}. */
+    ScriptedConnection newConnection() {
+        ScriptedConnection connection = new ScriptedConnection(numbers.incrementAndGet());
+        connections.add(connection);
+        return connection;
+    }
+
+    @Override
+    @SuppressWarnings("unchecked")
+    public Publisher<? extends Connection> create() {
+        Supplier<? extends Publisher<?>> behaviour = script.get("create");
+        if (behaviour != null) {
+            log.add("create");
+            return (Publisher<? extends Connection>) behaviour.get();
+        }
+        return Mono.fromSupplier(() -> {
+            log.add("create");
+            return newConnection();
+        });
+    }
+
+    @Override
+    public ConnectionFactoryMetadata getMetadata() {
+        return () -> "scripted";
+    }
+
+    private @Nullable Publisher<?> scripted(String step) {
+        Supplier<? extends Publisher<?>> behaviour = script.get(step);
+        return behaviour == null ? null : behaviour.get();
+    }
+
+    /** One connection. */
+    final class ScriptedConnection implements Connection {
+
+        final int number;
+        final AtomicInteger closes = new AtomicInteger();
+        volatile boolean autoCommit = true;
+
+        ScriptedConnection(int number) {
+            this.number = number;
+        }
+
+        private void use(String step) {
+            log.add(step + "#" + number);
+            if (closes.get() > 0) {
+                violations.add(step + "#" + number + " after close");
+            }
+        }
+
+        private Mono<Void> step(String step, Runnable effect) {
+            return Mono.defer(() -> {
+                use(step);
+                Publisher<?> scripted = scripted(step);
+                Mono<Void> done =
+                        scripted == null ? Mono.empty() : Flux.from(scripted).then();
+                return done.doOnSuccess(ignored -> effect.run());
+            });
+        }
+
+        @Override
+        public Publisher<Void> beginTransaction() {
+            return step("begin", () -> autoCommit = false);
+        }
+
+        @Override
+        public Publisher<Void> beginTransaction(TransactionDefinition definition) {
+            return beginTransaction();
+        }
+
+        @Override
+        public Publisher<Void> commitTransaction() {
+            return step("commit", () -> autoCommit = true);
+        }
+
+        @Override
+        public Publisher<Void> rollbackTransaction() {
+            return step("rollback", () -> autoCommit = true);
+        }
+
+        /** The behaviour of {@code close} is called for at once, so that it can throw or return null. */
+        @Override
+        @SuppressWarnings({"unchecked", "NullAway"})
+        public Publisher<Void> close() {
+            log.add("close#" + number);
+            if (closes.incrementAndGet() > 1) {
+                violations.add("close#" + number + " called " + closes.get() + " times");
+            }
+            Supplier<? extends Publisher<?>> behaviour = script.get("close");
+            return behaviour == null ? Mono.empty() : (Publisher<Void>) behaviour.get();
+        }
+
+        @Override
+        public Batch createBatch() {
+            List<String> statements = new ArrayList<>();
+            return new Batch() {
+                @Override
+                public Batch add(String sql) {
+                    statements.add(sql);
+                    return this;
+                }
+
+                @Override
+                public Publisher<? extends Result> execute() {
+                    return Flux.fromIterable(statements).concatMap(ScriptedConnection.this::executed);
+                }
+            };
+        }
+
+        private Mono<Result> executed(String sql) {
+            return Mono.fromSupplier(() -> {
+                use(sql);
+                Publisher<?> scripted = scripted(sql);
+                return new ScriptedResult(scripted == null ? Flux.just(1) : Flux.from(scripted));
+            });
+        }
+
+        @Override
+        public Statement createStatement(String sql) {
+            return new Statement() {
+                @Override
+                public Statement add() {
+                    return this;
+                }
+
+                @Override
+                public Statement bind(int index, Object value) {
+                    return this;
+                }
+
+                @Override
+                public Statement bind(String name, Object value) {
+                    return this;
+                }
+
+                @Override
+                public Statement bindNull(int index, Class<?> type) {
+                    return this;
+                }
+
+                @Override
+                public Statement bindNull(String name, Class<?> type) {
+                    return this;
+                }
+
+                @Override
+                public Publisher<? extends Result> execute() {
+                    return executed(sql);
+                }
+            };
+        }
+
+        @Override
+        public Publisher<Void> createSavepoint(String name) {
+            return step("savepoint", () -> {});
+        }
+
+        @Override
+        public Publisher<Void> releaseSavepoint(String name) {
+            return step("release savepoint", () -> {});
+        }
+
+        @Override
+        public Publisher<Void> rollbackTransactionToSavepoint(String name) {
+            return step("rollback to savepoint", () -> {});
+        }
+
+        @Override
+        public boolean isAutoCommit() {
+            return autoCommit;
+        }
+
+        @Override
+        public Publisher<Void> setAutoCommit(boolean value) {
+            return step("setAutoCommit", () -> autoCommit = value);
+        }
+
+        @Override
+        public ConnectionMetadata getMetadata() {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
+        public IsolationLevel getTransactionIsolationLevel() {
+            return IsolationLevel.READ_COMMITTED;
+        }
+
+        @Override
+        public Publisher<Void> setTransactionIsolationLevel(IsolationLevel level) {
+            return step("isolation", () -> {});
+        }
+
+        @Override
+        public Publisher<Void> setLockWaitTimeout(Duration timeout) {
+            return step("lockWaitTimeout", () -> {});
+        }
+
+        @Override
+        public Publisher<Void> setStatementTimeout(Duration timeout) {
+            return step("statementTimeout", () -> {});
+        }
+
+        @Override
+        public Publisher<Boolean> validate(ValidationDepth depth) {
+            return step("validate", () -> {}).thenReturn(true);
+        }
+
+        @Override
+        public String toString() {
+            return "ScriptedConnection#" + number;
+        }
+    }
+
+    /** Rows that are numbers. */
+    private static final class ScriptedResult implements Result {
+
+        private static final RowMetadata METADATA = MockRowMetadata.empty();
+
+        private final Flux<?> rows;
+
+        ScriptedResult(Flux<?> rows) {
+            this.rows = rows;
+        }
+
+        @Override
+        public Publisher<Long> getRowsUpdated() {
+            return rows.count();
+        }
+
+        @Override
+        public <T> Publisher<T> map(BiFunction<Row, RowMetadata, ? extends T> mapping) {
+            return rows.map(value -> mapping.apply(row(value), METADATA));
+        }
+
+        @Override
+        public Result filter(Predicate<Segment> filter) {
+            return new ScriptedResult(rows.filter(value -> filter.test((RowSegment) () -> row(value))));
+        }
+
+        @Override
+        public <T> Publisher<T> flatMap(Function<Segment, ? extends Publisher<? extends T>> mapping) {
+            return rows.concatMap(value -> mapping.apply((RowSegment) () -> row(value)));
+        }
+
+        private static Row row(Object value) {
+            return MockRow.builder()
+                    .identified(0, Integer.class, value)
+                    .identified(0, Object.class, value)
+                    .build();
+        }
+    }
+}
