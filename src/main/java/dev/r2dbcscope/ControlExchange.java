@@ -45,11 +45,17 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             if (closed != null) {
                 return Mono.error(closed);
             }
-            Gate gate = scope.gate(context);
-            ControlExchange<T> exchange = new ControlExchange<>(gate, words, source, Context.of(context));
-            gate.enter(exchange);
-            return exchange.answer.asMono().doOnCancel(exchange::withdraw);
+            return scope.sessionFor(context)
+                    .open(context)
+                    .flatMap(session -> enter(session.gate(), words, source, Context.of(context)));
         });
+    }
+
+    private static <T> Mono<T> enter(
+            Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+        ControlExchange<T> exchange = new ControlExchange<>(gate, words, source, context);
+        gate.enter(exchange);
+        return exchange.answer.asMono().doOnCancel(exchange::withdraw);
     }
 
     @Override

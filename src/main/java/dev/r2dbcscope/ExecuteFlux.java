@@ -26,7 +26,12 @@ final class ExecuteFlux extends Flux<Result> {
             Operators.error(actual, closed);
             return;
         }
-        Gate gate = scope.gate(actual.currentContext());
+        Session session = scope.sessionFor(actual.currentContext());
+        Gate gate = session.gateIfAny();
+        if (gate == null) {
+            session.open(actual.currentContext()).flatMapMany(opened -> this).subscribe(actual);
+            return;
+        }
         ResultExchange exchange = new ResultExchange(scope, gate, sql, driver, actual);
         actual.onSubscribe(exchange);
         if (!exchange.isCancelled()) {

@@ -30,6 +30,7 @@ final class Exit {
     private final ScopeOutcome outcome;
     private final @Nullable Throwable error;
 
+    private boolean committed;
     private @Nullable Throwable commitError;
     private @Nullable Throwable failure;
 
@@ -68,7 +69,7 @@ final class Exit {
     }
 
     private Mono<Void> endTransaction() {
-        if (!session.isTransactional()) {
+        if (!session.hasBegun()) {
             return Mono.empty();
         }
         Throwable doomed = session.rollbackOnly();
@@ -76,6 +77,7 @@ final class Exit {
             return bounded(
                             Shield.lazily(connection::commitTransaction),
                             () -> "COMMIT was not answered, so its outcome is unknown")
+                    .doOnSuccess(ignored -> committed = true)
                     .onErrorResume(e -> {
                         commitError = e;
                         return e instanceof ScopeReleaseException ? Mono.error(e) : Mono.empty();
@@ -96,7 +98,8 @@ final class Exit {
         if (session.isCondemned()) {
             return condemned();
         }
-        if (!session.autoCommits() || connection.isAutoCommit()) {
+        boolean foreign = session.isNested() && !session.hasBegun();
+        if (foreign || !session.autoCommits() || connection.isAutoCommit()) {
             return Mono.empty();
         }
         if (commitError == null) {
@@ -116,7 +119,7 @@ final class Exit {
     private Mono<Void> stepFailed(Throwable step) {
         failure = step;
         session.quiet();
-        if (outcome == ScopeOutcome.COMPLETED && session.isTransactional() && commitError == null) {
+        if (outcome == ScopeOutcome.COMPLETED && session.hasBegun() && !committed && commitError == null) {
             commitError = step;
         }
         return Mono.empty();

@@ -104,7 +104,9 @@ final class Gate {
     }
 
     private Mono<Void> close(Closing how) {
-        closing = how;
+        if (closing != Closing.ABRUPTLY) {
+            closing = how;
+        }
         run();
         return idle.asMono();
     }

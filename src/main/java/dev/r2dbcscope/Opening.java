@@ -24,7 +24,13 @@ final class Opening {
     }
 
     private Mono<Void> clean() {
-        if (connection.isAutoCommit()) {
+        if (session.isInForeignTransaction(connection)) {
+            return Mono.error(() -> session.acquisitionError(
+                    "Code inside the scope has begun a transaction on its connection by way of the R2DBC SPI, so no"
+                            + " other can begin on it; begin it with ConnectionScopes.inTransaction, which others join",
+                    null));
+        }
+        if (session.isNested() || connection.isAutoCommit()) {
             return Mono.empty();
         }
         session.report().foundDirty();
@@ -34,8 +40,10 @@ final class Opening {
 
     private Mono<Void> begin() {
         TransactionOptions transaction = session.transaction();
-        return transaction == null
-                ? Mono.empty()
-                : Shield.lazily(() -> session.dialect().begin(connection, transaction));
+        if (transaction == null) {
+            return Mono.empty();
+        }
+        session.begun();
+        return Shield.lazily(() -> session.dialect().begin(connection, transaction));
     }
 }

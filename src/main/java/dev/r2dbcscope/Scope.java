@@ -86,10 +86,10 @@ final class Scope {
 
     // what the handles ask -------------------------------------------------------------------------------------------
 
-    /** The gate for a statement that is subscribed to in the given context: that of the innermost transaction. */
-    Gate gate(ContextView subscriber) {
+    /** The session for a statement that is subscribed to in the given context: that of the innermost transaction. */
+    Session sessionFor(ContextView subscriber) {
         Scope innermost = session.root().current(subscriber);
-        return innermost != null && innermost.session.isWithin(session) ? innermost.session.gate() : session.gate();
+        return innermost != null && innermost.session.isWithin(session) ? innermost.session : session;
     }
 
     void requireOpen() {

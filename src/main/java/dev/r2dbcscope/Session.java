@@ -68,6 +68,7 @@ final class Session implements GateOwner {
     private volatile @Nullable Gate gate;
     private volatile Dialect dialect = PlainDialect.INSTANCE;
     private volatile boolean autoCommits = true;
+    private volatile boolean begun;
     private volatile boolean condemned;
     private volatile boolean quiet;
     private volatile @Nullable Throwable commitError;
@@ -146,6 +147,7 @@ final class Session implements GateOwner {
             return;
         }
         connection = arrived;
+        autoCommits = outer == null || outer.autoCommits;
         dialect = root.dialect(FactorySupply.physical(arrived));
         gate = new Gate(this, FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
         report.opening();
@@ -267,9 +269,22 @@ final class Session implements GateOwner {
         quiet = true;
     }
 
-    /** The connection must not be given to anybody else. */
+    /**
+     * The connection is in an unknown state, because a transaction inside this session could not be ended: nothing more
+     * is sent on it, and it will be destroyed.
+     */
     void condemn() {
         condemned = true;
+        gate().closeAbruptly();
+    }
+
+    /** A transaction was begun, or may have been. */
+    void begun() {
+        begun = true;
+    }
+
+    boolean hasBegun() {
+        return begun;
     }
 
     void rollbackOnly(String reason, @Nullable Throwable cause) {
@@ -346,6 +361,11 @@ final class Session implements GateOwner {
         return outer != null;
     }
 
+    /** Whether the connection of an outer session is in a transaction that no scope has begun. */
+    boolean isInForeignTransaction(Connection connection) {
+        return outer != null && outer.autoCommits() && !connection.isAutoCommit();
+    }
+
     /** Whether this is the given session or a transaction inside it. */
     boolean isWithin(Session other) {
         for (Session session = this; session != null; session = session.outer) {
@@ -397,6 +417,12 @@ final class Session implements GateOwner {
 
     @Override
     public ScopeClosedException closedError() {
+        if (condemned && !isExiting()) {
+            return new ScopeClosedException(
+                    "The scope's connection can no longer be used: a transaction inside the scope could not be ended,"
+                            + " and the connection will be destroyed",
+                    label);
+        }
         Scope owner = scope;
         return owner == null ? new ScopeClosedException("The scope has ended", label) : owner.closedError();
     }
