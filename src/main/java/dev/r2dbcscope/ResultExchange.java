@@ -257,6 +257,10 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
     }
 
+    /**
+     * Wants no further result. One that was handed out before stays readable, with its own demand: {@code
+     * Mono.from(statement.execute())} cancels as soon as it has its result.
+     */
     @Override
     public void cancel() {
         if (cancelled) {
@@ -264,7 +268,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
         cancelled = true;
         if (!withdraw()) {
-            drain();
+            driver.request(Long.MAX_VALUE);
             run();
         }
     }
