@@ -125,25 +125,30 @@ final class Exit {
         return Mono.empty();
     }
 
+    /** Calls the release exactly once, before or after the destruction. */
     private Mono<Void> giveBack() {
-        if (failure != null) {
-            return destroy();
-        }
-        return bounded(session.supply().release(connection), () -> "The connection was not taken back")
-                .onErrorResume(e -> {
-                    failure = e;
-                    return destroy();
-                });
+        return failure == null
+                ? release().onErrorResume(this::releaseFailed)
+                : destroy().then(Mono.defer(this::release)).onErrorResume(this::alsoFailed);
+    }
+
+    private Mono<Void> release() {
+        return bounded(session.supply().release(connection), () -> "The connection was not taken back");
+    }
+
+    private Mono<Void> releaseFailed(Throwable e) {
+        failure = e;
+        return destroy();
     }
 
     private Mono<Void> destroy() {
         return bounded(session.supply().destroy(connection), () -> "The connection could not be closed")
-                .onErrorResume(e -> {
-                    if (failure != null && failure != e) {
-                        failure.addSuppressed(e);
-                    }
-                    return Mono.empty();
-                });
+                .onErrorResume(this::alsoFailed);
+    }
+
+    private Mono<Void> alsoFailed(Throwable e) {
+        suppress(failure, e);
+        return Mono.empty();
     }
 
     private Mono<Void> conclude() {

@@ -61,17 +61,11 @@ final class FactorySupply implements Supply {
         });
     }
 
+    /** A pool notices when it gets the connection back; a connection without a pool is closed by its release. */
     @Override
     public Mono<Void> destroy(Connection connection) {
-        return Shield.lazily(() -> {
-            inUse.remove(identity(connection));
-            Connection physical = physical(connection);
-            return physical == connection
-                    ? connection.close()
-                    : Mono.from(physical.close())
-                            .onErrorResume(e -> Mono.empty())
-                            .then(Mono.defer(() -> Mono.from(connection.close())));
-        });
+        Connection physical = physical(connection);
+        return physical == connection ? Mono.empty() : Shield.lazily(physical::close);
     }
 
     private static Identity identity(Connection connection) {

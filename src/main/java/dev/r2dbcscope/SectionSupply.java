@@ -40,10 +40,7 @@ final class SectionSupply implements Supply {
 
     @Override
     public Mono<Void> destroy(Connection connection) {
-        return Mono.fromRunnable(() -> {
-            outer.condemn();
-            leave();
-        });
+        return Mono.fromRunnable(outer::condemn);
     }
 
     private void leave() {

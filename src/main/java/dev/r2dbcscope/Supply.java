@@ -10,9 +10,9 @@ interface Supply {
     /** Gets a connection for the session, which hears of it by {@link Session#received} or {@link Session#failed}. */
     void acquire(Session session, ContextView context);
 
-    /** Gives a clean connection back. */
+    /** Gives the connection back, clean or {@linkplain #destroy destroyed}; called once. */
     Mono<Void> release(Connection connection);
 
-    /** Makes sure that nobody else gets the connection. */
+    /** Makes sure that nobody else can use the connection, before its release or after one that failed. */
     Mono<Void> destroy(Connection connection);
 }
