@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
+import org.jspecify.annotations.Nullable;
 
 /**
  * One request to the driver, from the moment it comes to the {@link Gate} until the server has answered all of it.
@@ -19,6 +20,9 @@ abstract class Exchange {
             AtomicIntegerFieldUpdater.newUpdater(Exchange.class, "phase");
 
     private volatile int phase;
+
+    /** Text, not the exchange: each one that came later would stay reachable from the oldest that is open. */
+    private volatile @Nullable String heldUpSql;
 
     /** Whether nothing else may be in flight while this is. */
     boolean isExclusive() {
@@ -39,6 +43,18 @@ abstract class Exchange {
 
     /** Tells it that the scope was abandoned: its subscriber gets the error, what still comes is thrown away. */
     abstract void abandon(RuntimeException error);
+
+    /** Takes notice of the next one after it, which waits for it to end, be it in the driver's queue or in the gate's. */
+    final void holdsUp(@Nullable Exchange next) {
+        if (next != null) {
+            heldUpSql = next.sql();
+        }
+    }
+
+    /** The SQL text of the one that waits for it, if one does. */
+    final @Nullable String heldUpSql() {
+        return heldUpSql;
+    }
 
     /** What it does at the moment, once it is in flight. */
     ScopeState state() {

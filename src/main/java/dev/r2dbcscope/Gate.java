@@ -50,7 +50,6 @@ final class Gate {
     private boolean sealed;
 
     private volatile @Nullable Exchange oldest;
-    private volatile @Nullable Exchange nextWaiting;
     private volatile int flying;
     private volatile long started;
     private volatile long busySince;
@@ -136,24 +135,24 @@ final class Gate {
                 waiting.poll();
                 refuse(head);
             } else if (mustWait(head)) {
-                drainNewest();
+                drainNewest(head);
                 break;
             } else {
-                drainNewest();
+                drainNewest(head);
                 waiting.poll();
                 if (head.admit()) {
                     inFlight.add(head);
                     started++;
-                    show(head);
+                    show();
                     send(head);
                 }
             }
         }
         if (now != Closing.OPEN) {
-            drainNewest();
+            drainNewest(null);
             discardParked();
         }
-        show(head);
+        show();
         if (now != Closing.OPEN && head == null && inFlight.isEmpty()) {
             sealed = true;
             idle.tryEmitEmpty();
@@ -179,9 +178,11 @@ final class Gate {
     }
 
     /** All older ones were told when the newest was admitted or came to wait. */
-    private void drainNewest() {
+    private void drainNewest(@Nullable Exchange next) {
         if (!inFlight.isEmpty()) {
-            inFlight.get(inFlight.size() - 1).drain();
+            Exchange newest = inFlight.get(inFlight.size() - 1);
+            newest.holdsUp(next);
+            newest.drain();
         }
     }
 
@@ -232,9 +233,8 @@ final class Gate {
 
     // for those who look on ------------------------------------------------------------------------------------------
 
-    private void show(@Nullable Exchange head) {
+    private void show() {
         oldest = inFlight.isEmpty() ? null : inFlight.get(0);
-        nextWaiting = head;
         int before = flying;
         flying = inFlight.size();
         if (before == 0 && flying > 0) {
@@ -244,11 +244,11 @@ final class Gate {
         }
     }
 
-    /** What waits behind the open results, in words. */
-    String waitingSql() {
-        Exchange next = nextWaiting;
-        if (next != null && !next.isWithdrawn()) {
-            return next.sql();
+    /** What waits behind an open result, in words. */
+    String waitingSql(Exchange open) {
+        String first = open.heldUpSql();
+        if (first != null) {
+            return first;
         }
         return closing == Closing.OPEN ? "the next statement" : "the end of the scope";
     }

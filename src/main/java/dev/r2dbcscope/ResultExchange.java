@@ -179,7 +179,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     }
 
     RuntimeException overflowError() {
-        return gate.owner().overflowError(sql, gate.waitingSql());
+        return gate.owner().overflowError(sql, gate.waitingSql(this));
     }
 
     private List<ResultReader<?>> openReaders() {
