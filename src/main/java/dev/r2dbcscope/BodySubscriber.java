@@ -39,7 +39,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     /** Starts the body. */
     void run(Supplier<? extends Publisher<? extends T>> body) {
-        if (cancelled) {
+        if (cancelled || terminated.get()) {
             return;
         }
         try {
@@ -105,6 +105,15 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         onError(error);
     }
 
+    /** Answers a request that is not positive, unless it comes after the end. */
+    void rejectRequest(long n) {
+        if (!terminated.get()) {
+            fail(new IllegalArgumentException(
+                    "Reactive Streams specification rule 3.9: the number of requested elements must be positive: "
+                            + n));
+        }
+    }
+
     @Override
     public void request(long n) {
         upstream.request(n);
@@ -113,11 +122,11 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void cancel() {
         cancelled = true;
-        opening.dispose();
         cancelUpstream();
     }
 
     private void cancelUpstream() {
+        opening.dispose();
         try {
             upstream.cancel();
         } catch (Throwable e) {

@@ -102,9 +102,7 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
         }
         BodySubscriber<T> subscriber = bodySubscriber;
         if (subscriber != null) {
-            subscriber.fail(new IllegalArgumentException(
-                    "Reactive Streams specification rule 3.9: the number of requested elements must be positive: "
-                            + n));
+            subscriber.rejectRequest(n);
         }
     }
 
