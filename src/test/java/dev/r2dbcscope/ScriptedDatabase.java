@@ -12,6 +12,7 @@ import io.r2dbc.spi.RowMetadata;
 import io.r2dbc.spi.Statement;
 import io.r2dbc.spi.TransactionDefinition;
 import io.r2dbc.spi.ValidationDepth;
+import io.r2dbc.spi.Wrapped;
 import io.r2dbc.spi.test.MockRow;
 import io.r2dbc.spi.test.MockRowMetadata;
 import java.time.Duration;
@@ -29,6 +30,7 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Scheduler;
 
 /**
  * A connection factory without a database, for staging faults and races.
@@ -45,11 +47,32 @@ final class ScriptedDatabase implements ConnectionFactory {
     private final Map<String, Supplier<? extends Publisher<?>>> script = new ConcurrentHashMap<>();
     private final List<ScriptedConnection> connections = new CopyOnWriteArrayList<>();
     private final AtomicInteger numbers = new AtomicInteger();
+    private final AtomicInteger closed = new AtomicInteger();
+    private volatile boolean forgetful;
+    private volatile @Nullable Scheduler scheduler;
 
     /** Replaces what a step does. A statement's publisher emits its rows, each a number. */
     ScriptedDatabase on(String step, Supplier<? extends Publisher<?>> behaviour) {
         script.put(step, behaviour);
         return this;
+    }
+
+    /** Keeps no log and no connections from now on, only their numbers. */
+    ScriptedDatabase forgetful() {
+        forgetful = true;
+        return this;
+    }
+
+    /** The scheduler on which its connections want to be called. */
+    ScriptedDatabase scheduler(Scheduler wanted) {
+        scheduler = wanted;
+        return this;
+    }
+
+    private void log(String step) {
+        if (!forgetful) {
+            log.add(step);
+        }
     }
 
     /** What happened, in order. */
@@ -68,15 +91,15 @@ final class ScriptedDatabase implements ConnectionFactory {
 
     /** How many connections were opened and not closed. */
     long open() {
-        return connections.stream()
-                .filter(connection -> connection.closes.get() == 0)
-                .count();
+        return numbers.get() - closed.get();
     }
 
     /** A connection to be emitted by a scripted {@code create}. */
     ScriptedConnection newConnection() {
         ScriptedConnection connection = new ScriptedConnection(numbers.incrementAndGet());
-        connections.add(connection);
+        if (!forgetful) {
+            connections.add(connection);
+        }
         return connection;
     }
 
@@ -85,11 +108,11 @@ final class ScriptedDatabase implements ConnectionFactory {
     public Publisher<? extends Connection> create() {
         Supplier<? extends Publisher<?>> behaviour = script.get("create");
         if (behaviour != null) {
-            log.add("create");
+            log("create");
             return (Publisher<? extends Connection>) behaviour.get();
         }
         return Mono.fromSupplier(() -> {
-            log.add("create");
+            log("create");
             return newConnection();
         });
     }
@@ -105,7 +128,7 @@ final class ScriptedDatabase implements ConnectionFactory {
     }
 
     /** One connection. */
-    final class ScriptedConnection implements Connection {
+    final class ScriptedConnection implements Connection, Wrapped<Object> {
 
         final int number;
         final AtomicInteger closes = new AtomicInteger();
@@ -115,8 +138,18 @@ final class ScriptedDatabase implements ConnectionFactory {
             this.number = number;
         }
 
+        @Override
+        public Object unwrap() {
+            return ScriptedDatabase.this;
+        }
+
+        @Override
+        public <E> @Nullable E unwrap(Class<E> target) {
+            return target.isInstance(scheduler) ? target.cast(scheduler) : null;
+        }
+
         private void use(String step) {
-            log.add(step + "#" + number);
+            log(step + "#" + number);
             if (closes.get() > 0) {
                 violations.add(step + "#" + number + " after close");
             }
@@ -156,9 +189,11 @@ final class ScriptedDatabase implements ConnectionFactory {
         @Override
         @SuppressWarnings({"unchecked", "NullAway"})
         public Publisher<Void> close() {
-            log.add("close#" + number);
+            log("close#" + number);
             if (closes.incrementAndGet() > 1) {
                 violations.add("close#" + number + " called " + closes.get() + " times");
+            } else {
+                closed.incrementAndGet();
             }
             Supplier<? extends Publisher<?>> behaviour = script.get("close");
             return behaviour == null ? Mono.empty() : (Publisher<Void>) behaviour.get();
