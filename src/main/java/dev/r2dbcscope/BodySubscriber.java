@@ -52,6 +52,9 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     /** Starts the body when the session is open. */
     void whenOpen(Mono<Session> open, Function<Session, ? extends Publisher<? extends T>> body) {
+        if (cancelled) {
+            return;
+        }
         opening.update(open.subscribe(session -> run(() -> body.apply(session)), this::fail, null, context));
     }
 
@@ -85,11 +88,16 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     @Override
     public void onError(Throwable error) {
-        if (cancelled || !terminated.compareAndSet(false, true)) {
-            Operators.onErrorDropped(error, context);
-        } else {
+        if (!cancelled && terminated.compareAndSet(false, true)) {
             actual.onError(error);
+        } else if (!isRefusalOfCancelled(error)) {
+            Operators.onErrorDropped(error, context);
         }
+    }
+
+    /** A body that was cancelled while it started is refused its next statement; that is no news to anybody. */
+    private boolean isRefusalOfCancelled(Throwable error) {
+        return cancelled && error instanceof ScopeClosedException;
     }
 
     @Override
