@@ -8,6 +8,7 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import org.jspecify.annotations.Nullable;
 import reactor.core.Exceptions;
+import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.scheduler.Scheduler;
 import reactor.core.scheduler.Schedulers;
@@ -39,7 +40,9 @@ final class FactorySupply implements Supply {
     public void acquire(Session session, ContextView context) {
         Acquisition acquisition = new Acquisition(this, session, context);
         try {
-            Objects.requireNonNull(factory.create(), "The connection factory returned a null publisher")
+            Flux.<Connection>from(Objects.requireNonNull(
+                            factory.create(), "The connection factory returned a null publisher"))
+                    .onErrorStop()
                     .subscribe(acquisition);
         } catch (Throwable e) {
             Exceptions.throwIfJvmFatal(e);

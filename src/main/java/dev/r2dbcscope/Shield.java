@@ -7,6 +7,7 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
+import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.core.publisher.Sinks;
@@ -19,7 +20,8 @@ import reactor.util.context.ContextView;
  * <p>Cancelling a driver in the middle of BEGIN, COMMIT or a release leaves connections half-open in the pool, so
  * whatever belongs to the life of a connection is subscribed here, once, with unbounded demand, and never cancelled. The
  * returned {@code Mono} only listens. A publisher that is {@code null}, throws, or breaks the protocol after its first
- * terminal signal ends as one error or one completion; later errors go to {@code onErrorDropped}.
+ * terminal signal ends as one error or one completion; later errors go to {@code onErrorDropped}. An {@code
+ * onErrorContinue} somewhere downstream does not reach it: it would turn a failed COMMIT into a success.
  */
 final class Shield implements CoreSubscriber<Object> {
 
@@ -42,7 +44,7 @@ final class Shield implements CoreSubscriber<Object> {
         Shield shield = new Shield(context);
         try {
             Publisher<?> publisher = Objects.requireNonNull(source.get(), "The driver returned a null publisher");
-            publisher.subscribe(shield);
+            Flux.<Object>from(publisher).onErrorStop().subscribe(shield);
         } catch (Throwable error) {
             shield.onError(error);
         }
