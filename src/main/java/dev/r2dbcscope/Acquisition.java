@@ -43,7 +43,7 @@ final class Acquisition implements CoreSubscriber<Connection> {
     void afterSubscribe() {
         Object connection = early.getAndSet(RETURNED);
         if (connection instanceof Connection arrived) {
-            session.received(arrived);
+            session.received(arrived, context);
         }
     }
 
@@ -63,7 +63,9 @@ final class Acquisition implements CoreSubscriber<Connection> {
     @Override
     public void onNext(Connection connection) {
         if (done) {
-            Shield.start(connection::close, context).subscribe(null, e -> Operators.onErrorDropped(e, context));
+            if (supply.claim(connection)) {
+                supply.release(connection).subscribe(null, e -> Operators.onErrorDropped(e, context), null, context);
+            }
             return;
         }
         done = true;
@@ -77,7 +79,7 @@ final class Acquisition implements CoreSubscriber<Connection> {
         if (Thread.currentThread() == subscriber && early.compareAndSet(null, connection)) {
             return;
         }
-        FactorySupply.leaveDelivery(connection, () -> session.received(connection));
+        FactorySupply.leaveDelivery(connection, () -> session.received(connection, context));
     }
 
     @Override

@@ -3,12 +3,10 @@ package dev.r2dbcscope;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
-import reactor.core.Disposable;
-import reactor.core.Disposables;
-import reactor.core.Exceptions;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.util.context.Context;
@@ -18,8 +16,9 @@ import reactor.util.context.Context;
  *
  * <p>It gives usingWhen a subscription before the connection or the body is there, so that a cancel is heard at any
  * time; takes the body's cancel and error paths even where the body throws from {@code cancel()} or the subscriber from
- * {@code onNext}, which would make usingWhen skip its ending; and sends what the body emits too late to the discard and
- * drop hooks. Its Context carries the scope.
+ * {@code onNext}, which would make usingWhen skip its ending; discards a Mono's value that usingWhen holds when it is
+ * cancelled; and sends what the body emits too late to the discard and
+ * drop hooks, except that a cancelled body finds its scope closed, which is no news. Its Context carries the scope.
  *
  * @param <T> what the body emits
  */
@@ -28,13 +27,15 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     private final CoreSubscriber<? super T> actual;
     private final Context context;
     private final LateSubscription upstream = new LateSubscription();
-    private final Disposable.Swap opening = Disposables.swap();
     private final AtomicBoolean terminated = new AtomicBoolean();
+    private final boolean isMono;
+    private volatile @Nullable T held;
     private volatile boolean cancelled;
 
-    BodySubscriber(CoreSubscriber<? super T> actual, Context context) {
+    BodySubscriber(CoreSubscriber<? super T> actual, Context context, boolean isMono) {
         this.actual = actual;
         this.context = context;
+        this.isMono = isMono;
     }
 
     /** Starts the body. */
@@ -45,17 +46,25 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         try {
             body.get().subscribe(this);
         } catch (Throwable e) {
-            Exceptions.throwIfJvmFatal(e);
             fail(e);
         }
     }
 
-    /** Starts the body when the session is open. */
+    /**
+     * Starts the body when the session is open. The wait is never cancelled: the session ends it, and an error that met a
+     * cancelled subscription would be dropped noisily.
+     */
     void whenOpen(Mono<Session> open, Function<Session, ? extends Publisher<? extends T>> body) {
         if (cancelled) {
             return;
         }
-        opening.update(open.subscribe(session -> run(() -> body.apply(session)), this::fail, null, context));
+        open.subscribe(session -> run(() -> body.apply(session)), this::openingFailed, null, context);
+    }
+
+    private void openingFailed(Throwable error) {
+        if (!cancelled && !terminated.get()) {
+            fail(error);
+        }
     }
 
     @Override
@@ -78,11 +87,13 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
             Operators.onNextDropped(value, context);
             return;
         }
+        if (isMono) {
+            held = value;
+        }
         try {
             actual.onNext(value);
         } catch (Throwable e) {
-            fail(Operators.onOperatorError(null, e, value, context));
-            Exceptions.throwIfJvmFatal(e);
+            fail(e);
         }
     }
 
@@ -90,14 +101,9 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     public void onError(Throwable error) {
         if (!cancelled && terminated.compareAndSet(false, true)) {
             actual.onError(error);
-        } else if (!isRefusalOfCancelled(error)) {
+        } else if (!cancelled || !(error instanceof ScopeClosedException)) {
             Operators.onErrorDropped(error, context);
         }
-    }
-
-    /** A body that was cancelled while it started is refused its next statement; that is no news to anybody. */
-    private boolean isRefusalOfCancelled(Throwable error) {
-        return cancelled && error instanceof ScopeClosedException;
     }
 
     @Override
@@ -131,14 +137,17 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     public void cancel() {
         cancelled = true;
         cancelUpstream();
+        T discarded = held;
+        if (discarded != null) {
+            held = null;
+            Operators.onDiscard(discarded, context);
+        }
     }
 
     private void cancelUpstream() {
-        opening.dispose();
         try {
             upstream.cancel();
         } catch (Throwable e) {
-            Exceptions.throwIfJvmFatal(e);
             Operators.onErrorDropped(e, context);
         }
     }

@@ -77,8 +77,10 @@ public final class ConnectionScopes {
     /**
      * Opens scopes on the connections of a factory, with the default options.
      *
-     * <p>Scopes made by several {@code ConnectionScopes} of the same factory join each other. A factory that wraps another
-     * one, such as a pool, counts as the one it wraps.
+     * <p>Call it once per factory and share the result: {@link #live()}, {@link #drain} and the check that no connection is
+     * handed out twice see only the scopes of one call and its variants. Scopes join each other whichever call they come
+     * from, by the identity of the innermost factory: a pool counts as the factory it wraps, so scopes of two pools over
+     * the same factory object join each other as well.
      *
      * @param connectionFactory the factory, usually an r2dbc-pool; every subscriber to its {@code create()} must get a
      *     connection of its own
@@ -287,8 +289,8 @@ public final class ConnectionScopes {
      * @throws IllegalArgumentException if the timeout is zero or negative
      */
     public Mono<Void> drain(Duration timeout) {
-        ScopeOptions.positive(timeout, "timeout");
-        return root.live().drain(timeout, ScopeLabel.here("drain"));
+        Duration bound = ScopeOptions.positive(timeout, "timeout");
+        return root.live().drain(bound, ScopeLabel.here("drain"));
     }
 
     @Override

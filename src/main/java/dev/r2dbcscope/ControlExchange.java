@@ -6,7 +6,6 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
-import reactor.core.Exceptions;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.core.publisher.Sinks;
@@ -28,6 +27,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private final Context context;
     private final Sinks.One<T> answer = Sinks.one();
     private @Nullable Subscription subscription;
+    private volatile boolean left;
     private boolean done;
 
     private ControlExchange(
@@ -55,7 +55,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
         ControlExchange<T> exchange = new ControlExchange<>(gate, words, source, context);
         gate.enter(exchange);
-        return exchange.answer.asMono().doOnCancel(exchange::withdraw);
+        return exchange.answer.asMono().doOnCancel(exchange::leave);
     }
 
     @Override
@@ -68,13 +68,23 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         return words;
     }
 
+    private void leave() {
+        left = true;
+        if (withdraw()) {
+            gate.withdrawn();
+        }
+    }
+
     @Override
     void start() {
+        if (left) {
+            onComplete();
+            return;
+        }
         try {
             Objects.requireNonNull(source.get(), "The driver returned a null publisher")
                     .subscribe(this);
         } catch (Throwable e) {
-            Exceptions.throwIfJvmFatal(e);
             onError(e);
         }
     }
@@ -91,6 +101,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     @Override
     void abandon(RuntimeException error) {
+        left = true;
         answer.tryEmitError(error);
     }
 

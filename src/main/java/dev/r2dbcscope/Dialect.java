@@ -34,6 +34,17 @@ public interface Dialect {
     }
 
     /**
+     * Sets the statement timeout and the lock wait timeout of a connection back to what they were when it was opened, after
+     * code inside a scope changed them by way of the SPI. The connection is idle and outside a transaction.
+     *
+     * @param connection the connection as the factory delivered it
+     * @return completes when they are, or {@code null} if that is not possible: the connection is destroyed then
+     */
+    default @Nullable Publisher<Void> resetTimeouts(Connection connection) {
+        return null;
+    }
+
+    /**
      * Keeps a segment valid beyond the call in which the driver delivered it.
      *
      * @param segment a segment as the driver delivered it

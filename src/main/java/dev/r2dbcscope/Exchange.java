@@ -29,6 +29,11 @@ abstract class Exchange {
         return false;
     }
 
+    /** Whether it stands for a transaction whose statements pass another gate. */
+    boolean holdsForOthers() {
+        return false;
+    }
+
     /** What is asked of the database, as SQL or in words. */
     abstract String sql();
 

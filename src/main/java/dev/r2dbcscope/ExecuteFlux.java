@@ -11,11 +11,13 @@ final class ExecuteFlux extends Flux<Result> {
 
     private final Scope scope;
     private final String sql;
+    private final boolean hasManyBindings;
     private final Publisher<? extends Result> driver;
 
-    ExecuteFlux(Scope scope, String sql, Publisher<? extends Result> driver) {
+    ExecuteFlux(Scope scope, String sql, boolean hasManyBindings, Publisher<? extends Result> driver) {
         this.scope = scope;
         this.sql = sql;
+        this.hasManyBindings = hasManyBindings;
         this.driver = driver;
     }
 
@@ -27,12 +29,12 @@ final class ExecuteFlux extends Flux<Result> {
             return;
         }
         Session session = scope.sessionFor(actual.currentContext());
-        Gate gate = session.gateIfAny();
+        Gate gate = session.gateIfOpen();
         if (gate == null) {
             session.open(actual.currentContext()).flatMapMany(opened -> this).subscribe(actual);
             return;
         }
-        ResultExchange exchange = new ResultExchange(scope, gate, sql, driver, actual);
+        ResultExchange exchange = new ResultExchange(scope, gate, sql, hasManyBindings, driver, actual);
         actual.onSubscribe(exchange);
         if (!exchange.isCancelled()) {
             gate.enter(exchange);

@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.ValidationDepth;
 import java.time.Duration;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Mono;
@@ -47,6 +48,8 @@ final class Exit {
         return quiesce()
                 .then(Mono.defer(this::endTransaction))
                 .then(Mono.defer(this::restoreAutoCommit))
+                .then(Mono.defer(this::undoSettings))
+                .then(Mono.defer(this::requireAlive))
                 .onErrorResume(this::stepFailed)
                 .then(Mono.defer(this::giveBack))
                 .then(Mono.defer(this::conclude));
@@ -55,10 +58,11 @@ final class Exit {
     /** Nothing new is admitted; on success what was admitted may end, otherwise its rows are thrown away. */
     private Mono<Void> quiesce() {
         Gate gate = session.gate();
-        Mono<Void> idle = outcome == ScopeOutcome.COMPLETED ? gate.closeGracefully() : gate.closeAbruptly();
         if (session.isCondemned()) {
+            gate.closeAbruptly();
             return condemned();
         }
+        Mono<Void> idle = outcome == ScopeOutcome.COMPLETED ? gate.closeGracefully() : gate.closeAbruptly();
         return bounded(idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
                 .doOnSuccess(ignored -> session.quiet());
     }
@@ -116,8 +120,28 @@ final class Exit {
         }));
     }
 
+    private Mono<Void> undoSettings() {
+        return session.changes().isEmpty()
+                ? Mono.empty()
+                : bounded(
+                        session.changes().undo(connection, session.dialect(), condemned()),
+                        () -> "The connection's settings could not be restored");
+    }
+
+    /** A connection whose socket broke is not worth returning; asked on this side only, without a round trip. */
+    private Mono<Void> requireAlive() {
+        if (outcome == ScopeOutcome.COMPLETED && commitError == null) {
+            return Mono.empty();
+        }
+        return bounded(
+                Mono.from(connection.validate(ValidationDepth.LOCAL))
+                        .flatMap(alive -> alive ? Mono.empty() : condemned()),
+                () -> "The connection could not be validated");
+    }
+
     private Mono<Void> stepFailed(Throwable step) {
         failure = step;
+        session.gate().closeAbruptly();
         session.quiet();
         if (outcome == ScopeOutcome.COMPLETED && session.hasBegun() && !committed && commitError == null) {
             commitError = step;

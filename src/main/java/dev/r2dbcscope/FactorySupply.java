@@ -7,7 +7,6 @@ import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import org.jspecify.annotations.Nullable;
-import reactor.core.Exceptions;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.scheduler.Scheduler;
@@ -45,10 +44,15 @@ final class FactorySupply implements Supply {
                     .onErrorStop()
                     .subscribe(acquisition);
         } catch (Throwable e) {
-            Exceptions.throwIfJvmFatal(e);
             acquisition.onError(e);
         }
         acquisition.afterSubscribe();
+    }
+
+    /** An acquisition is never cancelled, see {@link Acquisition}. */
+    @Override
+    public void abandon() {
+        // it runs to its end
     }
 
     /** Marks a connection as used; says whether it was free. */

@@ -1,14 +1,19 @@
 package dev.r2dbcscope;
 
 import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Queue;
-import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.Set;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import org.jspecify.annotations.Nullable;
+import reactor.core.Disposable;
+import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Sinks;
 import reactor.core.scheduler.Scheduler;
+import reactor.core.scheduler.Schedulers;
 import reactor.util.concurrent.Queues;
 
 /**
@@ -40,12 +45,14 @@ final class Gate {
 
     private final Queue<Exchange> waiting =
             Queues.<Exchange>unboundedMultiproducer().get();
-    private final Queue<Parked> parked = new ConcurrentLinkedQueue<>();
+    private final Set<Parked> parked = new LinkedHashSet<>();
     private final List<Exchange> inFlight = new ArrayList<>();
     private final Sinks.Empty<Void> idle = Sinks.empty();
 
     private volatile int wip;
     private volatile Closing closing = Closing.OPEN;
+    private final Disposable.Swap watch = Disposables.swap();
+    private @Nullable Exchange watched;
     private boolean abandoned;
     private boolean sealed;
 
@@ -89,6 +96,11 @@ final class Gate {
     /** Takes notice that the driver is done with an exchange. */
     void ended(Exchange exchange) {
         exchange.markEnded();
+        run();
+    }
+
+    /** Takes notice that one of those who wait was taken back. */
+    void withdrawn() {
         run();
     }
 
@@ -136,11 +148,16 @@ final class Gate {
                 refuse(head);
             } else if (mustWait(head)) {
                 drainNewest(head);
+                watch(head);
                 break;
             } else {
                 drainNewest(head);
                 waiting.poll();
                 if (head.admit()) {
+                    if (watched != null) {
+                        watched = null;
+                        watch.update(null);
+                    }
                     inFlight.add(head);
                     started++;
                     show();
@@ -155,6 +172,7 @@ final class Gate {
         show();
         if (now != Closing.OPEN && head == null && inFlight.isEmpty()) {
             sealed = true;
+            watch.dispose();
             idle.tryEmitEmpty();
         }
     }
@@ -175,6 +193,28 @@ final class Gate {
         return head.isExclusive()
                 || inFlight.size() >= permits
                 || inFlight.get(0).isExclusive();
+    }
+
+    /**
+     * Bounds the wait of the first in the queue behind a transaction that holds the connection: if the transaction itself
+     * waits for that statement, because the statement lost its Context, this ends what would last for ever.
+     */
+    private void watch(Exchange head) {
+        Exchange holder = inFlight.get(0);
+        if (!holder.holdsForOthers() || watched == head) {
+            return;
+        }
+        watched = head;
+        watch.update(Schedulers.parallel()
+                .schedule(
+                        () -> {
+                            if (!holder.isEnded() && head.withdraw()) {
+                                head.refuse(owner.heldError(head.sql(), holder.sql()));
+                                run();
+                            }
+                        },
+                        owner.longestHold().toNanos(),
+                        TimeUnit.NANOSECONDS));
     }
 
     /** All older ones were told when the newest was admitted or came to wait. */
@@ -210,25 +250,51 @@ final class Gate {
 
     /** Something that holds rows nobody has asked for, and must let go of them when the scope ends. */
     interface Parked {
+
+        /** Lets go of them; whoever asks for them later gets an error. */
         void discard();
+
+        /** Whether it holds all that there will be. */
+        boolean isComplete();
     }
 
     void park(Parked rows) {
-        parked.add(rows);
+        synchronized (parked) {
+            parked.add(rows);
+        }
         if (closing != Closing.OPEN) {
             run();
         }
     }
 
     void unpark(Parked rows) {
-        parked.remove(rows);
+        synchronized (parked) {
+            parked.remove(rows);
+        }
+    }
+
+    /** Throws away the oldest complete result that nobody has read; says whether there was one. */
+    boolean evictParked() {
+        Parked oldestComplete;
+        synchronized (parked) {
+            oldestComplete =
+                    parked.stream().filter(Parked::isComplete).findFirst().orElse(null);
+        }
+        if (oldestComplete == null) {
+            return false;
+        }
+        unpark(oldestComplete);
+        oldestComplete.discard();
+        return true;
     }
 
     private void discardParked() {
-        Parked rows;
-        while ((rows = parked.poll()) != null) {
-            rows.discard();
+        List<Parked> all;
+        synchronized (parked) {
+            all = List.copyOf(parked);
+            parked.clear();
         }
+        all.forEach(Parked::discard);
     }
 
     // for those who look on ------------------------------------------------------------------------------------------
@@ -236,12 +302,13 @@ final class Gate {
     private void show() {
         oldest = inFlight.isEmpty() ? null : inFlight.get(0);
         int before = flying;
-        flying = inFlight.size();
-        if (before == 0 && flying > 0) {
+        int now = inFlight.size();
+        if (before == 0 && now > 0) {
             busySince = System.nanoTime();
-        } else if (before > 0 && flying == 0) {
+        } else if (before > 0 && now == 0) {
             busyNanos += System.nanoTime() - busySince;
         }
+        flying = now;
     }
 
     /** What waits behind an open result, in words. */

@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import java.time.Duration;
 import org.jspecify.annotations.Nullable;
 
 /** What the gate and the exchanges that pass it need to know of the scope that they belong to. */
@@ -10,6 +11,12 @@ interface GateOwner {
 
     /** The error for a result that was read ahead beyond the bound. */
     RuntimeException overflowError(String openSql, String waitingSql);
+
+    /** The error for a statement that waited too long behind a transaction that holds the connection. */
+    RuntimeException heldError(String waitingSql, String holder);
+
+    /** How long a statement may wait behind such a transaction. */
+    Duration longestHold();
 
     /** The connection's dialect. */
     Dialect dialect();

@@ -4,6 +4,7 @@ import java.time.Duration;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Collectors;
@@ -15,6 +16,7 @@ import reactor.core.scheduler.Schedulers;
 final class LiveScopes {
 
     private final ConcurrentHashMap<Long, Session> live = new ConcurrentHashMap<>();
+    private final Set<Session> abandoned = ConcurrentHashMap.newKeySet();
     private final Sinks.Empty<Void> drained = Sinks.empty();
     private volatile boolean draining;
 
@@ -30,7 +32,22 @@ final class LiveScopes {
 
     void remove(Session session) {
         live.remove(session.report().id());
-        if (draining && live.isEmpty()) {
+        checkDrained();
+    }
+
+    /** Counts a session that nobody waits for, but to which a connection may still come. */
+    void abandon(Session session) {
+        abandoned.add(session);
+    }
+
+    /** No connection comes to an abandoned session any more, or it was given back. */
+    void forget(Session session) {
+        abandoned.remove(session);
+        checkDrained();
+    }
+
+    private void checkDrained() {
+        if (draining && live.isEmpty() && abandoned.isEmpty()) {
             drained.tryEmitEmpty();
         }
     }
@@ -55,17 +72,16 @@ final class LiveScopes {
     Mono<Void> drain(Duration timeout, ScopeLabel label) {
         return Mono.defer(() -> {
             draining = true;
-            if (live.isEmpty()) {
-                drained.tryEmitEmpty();
-            }
+            checkDrained();
             return drained.asMono()
                     .timeout(
                             timeout,
                             Mono.error(() -> {
                                 List<LiveScope> remaining = snapshot();
                                 return new ScopesDrainedException(
-                                        remaining.size() + " scopes were still live after " + timeout + ": "
-                                                + summary(),
+                                        remaining.size() + " scopes were still live after " + timeout + ", and "
+                                                + abandoned.size() + " that were left while they waited are still to"
+                                                + " get a connection: " + summary(),
                                         label,
                                         remaining);
                             }),

@@ -40,7 +40,7 @@ final class Opening {
 
     private Mono<Void> begin() {
         TransactionOptions transaction = session.transaction();
-        if (transaction == null) {
+        if (transaction == null || session.isCondemned()) {
             return Mono.empty();
         }
         session.begun();

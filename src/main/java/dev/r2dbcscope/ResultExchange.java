@@ -10,7 +10,6 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
-import reactor.core.Exceptions;
 import reactor.core.publisher.Operators;
 import reactor.util.concurrent.Queues;
 import reactor.util.context.Context;
@@ -22,6 +21,10 @@ import reactor.util.context.Context;
  * them. A result that the user does not subscribe to while it is handed out is parked (see {@link ResultReader}), so that
  * {@code execute().then()} runs the statement; the completion is passed on when nothing of that is outstanding, and the
  * error of a result that nobody reads is passed on instead of being lost.
+ *
+ * <p>The driver's publisher is cancelled in one case: r2dbc-postgresql sends the bindings of {@link
+ * io.r2dbc.spi.Statement#add} one after the other, and after the error of one it neither goes on nor ends unless it is
+ * cancelled. Nothing is in flight at that moment.
  */
 final class ResultExchange extends Exchange implements CoreSubscriber<Result>, Subscription {
 
@@ -38,6 +41,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     private final Gate gate;
     private final String sql;
     private final Publisher<? extends Result> source;
+    private final boolean hasManyBindings;
     private final CoreSubscriber<? super Result> actual;
 
     private final LateSubscription driver = new LateSubscription();
@@ -67,11 +71,13 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             Scope scope,
             Gate gate,
             String sql,
+            boolean hasManyBindings,
             Publisher<? extends Result> source,
             CoreSubscriber<? super Result> actual) {
         this.scope = scope;
         this.gate = gate;
         this.sql = sql;
+        this.hasManyBindings = hasManyBindings;
         this.source = source;
         this.actual = actual;
     }
@@ -93,11 +99,14 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     @Override
     void start() {
+        if (isDeaf()) {
+            gate.ended(this);
+            return;
+        }
         startedAt = System.nanoTime();
         try {
             source.subscribe(this);
         } catch (Throwable e) {
-            Exceptions.throwIfJvmFatal(e);
             onError(e);
         }
     }
@@ -156,8 +165,12 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             readers.remove(reader);
             rows += reader.delivered();
         }
-        if (thrown != null && firstError == null) {
-            firstError = thrown;
+        if (thrown != null) {
+            failedWith(thrown);
+        }
+        if (firstError != null && hasManyBindings && !executed) {
+            driver.cancel();
+            executed();
         }
         partEnded();
     }
@@ -176,6 +189,30 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         if (unreadError == null) {
             unreadError = thrown;
         }
+    }
+
+    /** A result that had failed for nobody has found its reader, who gets the error. */
+    void isReadAfterAll(Throwable thrown) {
+        if (unreadError == thrown) {
+            unreadError = null;
+        }
+    }
+
+    void failedWith(Throwable thrown) {
+        if (firstError == null) {
+            firstError = thrown;
+        }
+    }
+
+    /** Whether the subscriber wants everything that comes and may be waiting for the completion only. */
+    boolean awaitsCompletion() {
+        return requested == Long.MAX_VALUE && !isDeaf();
+    }
+
+    /** The error for a result that is read too late. */
+    RuntimeException discardedError() {
+        RuntimeException closed = scope.closedErrorIfEnded();
+        return closed != null ? closed : gate.owner().overflowError(sql, "what came after it");
     }
 
     RuntimeException overflowError() {
@@ -223,9 +260,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     @Override
     public void onError(Throwable thrown) {
         if (!executed) {
-            if (firstError == null) {
-                firstError = thrown;
-            }
+            failedWith(thrown);
             error = thrown;
             executed();
         } else {
@@ -267,7 +302,9 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             return;
         }
         cancelled = true;
-        if (!withdraw()) {
+        if (withdraw()) {
+            gate.withdrawn();
+        } else {
             driver.request(Long.MAX_VALUE);
             run();
         }
@@ -295,7 +332,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
                 break;
             }
             Operators.produced(REQUESTED, this, 1);
-            actual.onNext(new ScopedResult(next));
+            deliver(new ScopedResult(next));
         }
         if (isDeaf()) {
             ResultSource next;
@@ -308,6 +345,16 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
     }
 
+    /** A subscriber must not throw; if one does, because of a fatal error, it gets that as its error. */
+    private void deliver(Result result) {
+        try {
+            actual.onNext(result);
+        } catch (Throwable e) {
+            aborted = e;
+            drain();
+        }
+    }
+
     private boolean isDeaf() {
         return cancelled || aborted != null;
     }
@@ -317,10 +364,14 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             return;
         }
         terminated = true;
-        if (reason != null) {
-            actual.onError(reason);
-        } else {
-            actual.onComplete();
+        try {
+            if (reason != null) {
+                actual.onError(reason);
+            } else {
+                actual.onComplete();
+            }
+        } catch (Throwable e) {
+            Operators.onErrorDropped(e, currentContext());
         }
     }
 }

@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import io.r2dbc.spi.Result;
 import java.util.Queue;
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import java.util.concurrent.atomic.AtomicLongFieldUpdater;
@@ -7,7 +8,6 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
-import reactor.core.Exceptions;
 import reactor.core.publisher.Operators;
 import reactor.util.concurrent.Queues;
 import reactor.util.context.Context;
@@ -22,8 +22,10 @@ import reactor.util.context.Context;
  * connection unusable.
  *
  * <p>Mapping functions run when the driver delivers a row, because a row is valid only then; what is kept are their
- * results. A result that nobody reads yet is <em>parked</em>: its reader has no subscriber, asks for a few segments so
- * that a statement without rows is executed to its end, and can be {@link #attach attached} later.
+ * results. A result that nobody reads yet is <em>parked</em>: its reader has no subscriber and can be {@link #attach
+ * attached} later. It asks for a few segments, so that a statement without rows is executed to its end; or for all, if the
+ * subscriber of the execution asked for everything without reading the result when it came, which means that it waits for
+ * the completion ({@code execute().then()}) and the driver does not complete before the rows were read.
  *
  * @param <T> what the mapping function makes of a row or segment
  */
@@ -34,6 +36,10 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
 
     /** How many segments of a result are read before somebody asks for them. */
     private static final int PARKED_DEMAND = 16;
+
+    private static final int PARKED = 0;
+    private static final int READ = 1;
+    private static final int DISCARDED = 2;
 
     @SuppressWarnings("rawtypes")
     private static final AtomicIntegerFieldUpdater<ResultReader> WIP =
@@ -65,7 +71,10 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
 
     private volatile boolean driverEnded;
     private boolean unsettled;
+    private boolean readsAll;
+    private boolean keptRows;
     private long delivered;
+    private volatile @Nullable Throwable unreadError;
 
     /** A reader for a subscriber. */
     ResultReader(ResultExchange exchange, CoreSubscriber<? super T> actual) {
@@ -73,7 +82,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         this.budget = exchange.gate().budget();
         this.context = actual.currentContext();
         this.actual = actual;
-        this.attached = 1;
+        this.attached = READ;
     }
 
     /** A parked reader. */
@@ -81,29 +90,33 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         this.exchange = exchange;
         this.budget = exchange.gate().budget();
         this.context = exchange.currentContext();
+        this.readsAll = exchange.awaitsCompletion();
     }
 
     void start(Publisher<?> source) {
         exchange.reading(this);
-        if (attached == 0) {
+        if (attached == PARKED) {
             unsettled = true;
             exchange.unsettled();
-            driver.request(PARKED_DEMAND);
+            driver.request(readsAll ? Long.MAX_VALUE : PARKED_DEMAND);
         }
         try {
             source.subscribe(this);
         } catch (Throwable e) {
-            Exceptions.throwIfJvmFatal(e);
             onError(e);
         }
     }
 
     /** Gives a parked reader its subscriber; says whether it was still without one. */
     boolean attach(CoreSubscriber<? super T> subscriber) {
-        if (cancelled || !ATTACHED.compareAndSet(this, 0, 1)) {
+        if (!ATTACHED.compareAndSet(this, PARKED, READ)) {
             return false;
         }
         exchange.gate().unpark(this);
+        Throwable toBeReadNow = unreadError;
+        if (toBeReadNow != null) {
+            exchange.isReadAfterAll(toBeReadNow);
+        }
         subscriber.onSubscribe(this);
         actual = subscriber;
         run();
@@ -122,10 +135,32 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         run();
     }
 
-    /** Nobody will ever read it. */
+    /** Nobody will ever read it, unless somebody does already. */
     @Override
     public void discard() {
-        cancel();
+        if (ATTACHED.compareAndSet(this, PARKED, DISCARDED)) {
+            cancel();
+        }
+    }
+
+    @Override
+    public boolean isComplete() {
+        return driverEnded;
+    }
+
+    /** The error for those who come after a parked result was thrown away, if it was. */
+    @Nullable
+    RuntimeException discardedError() {
+        return attached == DISCARDED ? exchange.discardedError() : null;
+    }
+
+    /** A segment that is an error came by, which the driver does not signal as one. */
+    void sawError(Throwable inSegment) {
+        exchange.failedWith(inSegment);
+        if (attached == PARKED) {
+            unreadError = inSegment;
+            exchange.unreadFailed(inSegment);
+        }
     }
 
     /** Whether nobody listens any more, so that mapping functions need not be called. */
@@ -135,7 +170,6 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
 
     /** The mapping function threw: fails the subscriber after what it mapped before. Returns {@link #NOTHING}. */
     Object failed(Throwable thrown) {
-        Exceptions.throwIfJvmFatal(thrown);
         end(thrown);
         drain();
         run();
@@ -181,10 +215,10 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         }
         CoreSubscriber<? super T> subscriber = actual;
         if (subscriber != null && requested != 0 && WIP.compareAndSet(this, 0, 1)) {
-            if (requested != 0 && buffer.isEmpty()) {
+            if (requested != 0 && buffer.isEmpty() && !isDeaf()) {
                 Operators.produced(REQUESTED, this, 1);
-                subscriber.onNext(mapped);
-                if (WIP.decrementAndGet(this) == 0) {
+                deliver(subscriber, mapped);
+                if (aborted == null && WIP.decrementAndGet(this) == 0) {
                     return;
                 }
             } else {
@@ -194,18 +228,49 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             return;
         }
         keep(mapped);
-        if (subscriber == null && delivered == PARKED_DEMAND) {
+        if (subscriber == null && delivered == PARKED_DEMAND && !readsAll) {
             settle();
         }
         run();
     }
 
-    private void keep(T mapped) {
-        buffer.offer(mapped);
-        if (!budget.take() && requested == 0) {
-            aborted = exchange.overflowError();
+    /** A subscriber must not throw; if one does, because of a fatal error, it gets that as its error. */
+    private void deliver(CoreSubscriber<? super T> subscriber, T mapped) {
+        try {
+            subscriber.onNext(mapped);
+        } catch (Throwable e) {
+            aborted = e;
             drain();
         }
+    }
+
+    private void keep(T mapped) {
+        buffer.offer(mapped);
+        if (!isRow(mapped)) {
+            return;
+        }
+        keptRows = true;
+        budget.take();
+        while (requested == 0 && budget.isExceeded()) {
+            if (!exchange.gate().evictParked()) {
+                aborted = exchange.overflowError();
+                drain();
+                return;
+            }
+        }
+    }
+
+    /** Update counts and messages are few and small; what counts are rows. */
+    private static boolean isRow(Object mapped) {
+        return !(mapped instanceof Held<?> held)
+                || !(held.value() instanceof Result.UpdateCount || held.value() instanceof Result.Message);
+    }
+
+    private T freed(T mapped) {
+        if (isRow(mapped)) {
+            budget.free(1);
+        }
+        return mapped;
     }
 
     @Override
@@ -232,8 +297,14 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             return;
         }
         driverEnded = true;
-        if (attached == 0 && thrown != null) {
-            exchange.unreadFailed(thrown);
+        if (attached == PARKED) {
+            if (thrown != null) {
+                unreadError = thrown;
+                exchange.unreadFailed(thrown);
+            }
+            if (!keptRows) {
+                exchange.gate().unpark(this);
+            }
         }
         settle();
         run();
@@ -262,7 +333,6 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     public void cancel() {
         if (!cancelled) {
             cancelled = true;
-            exchange.gate().unpark(this);
             drain();
             run();
         }
@@ -287,8 +357,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         if (cancelled || aborted != null) {
             clear();
             if (subscriber != null && !cancelled && !terminated && aborted != null) {
-                terminated = true;
-                subscriber.onError(aborted);
+                terminate(subscriber, aborted);
             }
             return;
         }
@@ -297,12 +366,20 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         }
         emit(subscriber);
         if (ended && buffer.isEmpty() && !cancelled && aborted == null) {
-            terminated = true;
-            if (error != null) {
-                subscriber.onError(error);
+            terminate(subscriber, error);
+        }
+    }
+
+    private void terminate(CoreSubscriber<? super T> subscriber, @Nullable Throwable reason) {
+        terminated = true;
+        try {
+            if (reason != null) {
+                subscriber.onError(reason);
             } else {
                 subscriber.onComplete();
             }
+        } catch (Throwable e) {
+            Operators.onErrorDropped(e, context);
         }
     }
 
@@ -314,9 +391,8 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             if (next == null) {
                 break;
             }
-            budget.free(1);
             emitted++;
-            subscriber.onNext(next);
+            deliver(subscriber, freed(next));
         }
         if (emitted != 0) {
             Operators.produced(REQUESTED, this, emitted);
@@ -326,8 +402,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     private void clear() {
         T next;
         while ((next = buffer.poll()) != null) {
-            budget.free(1);
-            discard(next);
+            discard(freed(next));
         }
     }
 

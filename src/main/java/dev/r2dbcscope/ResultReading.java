@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Readable;
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Row;
@@ -81,6 +82,10 @@ interface ResultReading<T> {
             @Override
             public Publisher<?> live(Result driver, ResultReader<T> reader) {
                 return driver.flatMap(segment -> {
+                    Throwable error = errorIn(segment);
+                    if (error != null) {
+                        reader.sawError(error);
+                    }
                     Object value = attempt(reader, () -> {
                         if (filter != null && !filter.test(segment)) {
                             return ResultReader.NOTHING;
@@ -136,12 +141,20 @@ interface ResultReading<T> {
         return readable instanceof Row row ? new ScopedRow(row, scope) : readable;
     }
 
-    /** A message is an error unless its SQLSTATE says success (00), warning (01) or no data (02). */
     private static <T> @Nullable T failOnError(Result.Segment segment) {
+        R2dbcException error = errorIn(segment);
+        if (error != null) {
+            throw error;
+        }
+        return null;
+    }
+
+    /** A message is an error unless its SQLSTATE says success (00), warning (01) or no data (02). */
+    static @Nullable R2dbcException errorIn(Result.Segment segment) {
         if (segment instanceof Result.Message message) {
             String state = message.sqlState();
             if (state == null || !(state.startsWith("00") || state.startsWith("01") || state.startsWith("02"))) {
-                throw message.exception();
+                return message.exception();
             }
         }
         return null;

@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Result;
+import java.util.Objects;
 import java.util.concurrent.atomic.AtomicReference;
 import org.jspecify.annotations.Nullable;
 import reactor.core.CoreSubscriber;
@@ -14,7 +15,7 @@ final class ResultSource {
     private final ResultExchange exchange;
     private final Result driver;
     private final AtomicReference<@Nullable ResultReader<?>> reader = new AtomicReference<>();
-    private volatile @Nullable ResultReader<Held<Result.Segment>> parked;
+    private final AtomicReference<@Nullable ResultReader<Held<Result.Segment>>> parked = new AtomicReference<>();
 
     ResultSource(ResultExchange exchange, Result driver) {
         this.exchange = exchange;
@@ -47,34 +48,35 @@ final class ResultSource {
             mine.start(reading.live(driver, mine));
             return;
         }
-        ResultReader<Held<Result.Segment>> waiting = parked;
-        if (waiting != null) {
+        ResultReader<Held<Result.Segment>> waiting = parked.get();
+        if (waiting != null && reader.get() == waiting) {
             new ParkedFlux(waiting).as(reading::kept).subscribe(actual);
         } else {
             Operators.error(actual, consumedTwice());
         }
     }
 
-    /** Reads ahead a little, for nobody yet, unless somebody reads the result. */
+    /**
+     * Reads ahead a little, for nobody yet, unless somebody reads the result. The driver's thread and one that cancels may
+     * both come here.
+     */
     void parkUnlessRead() {
         if (reader.get() != null) {
             return;
         }
-        ResultReader<Held<Result.Segment>> waiting = new ResultReader<>(exchange);
-        parked = waiting;
-        if (!reader.compareAndSet(null, waiting)) {
-            parked = null;
-            return;
+        parked.compareAndSet(null, new ResultReader<>(exchange));
+        ResultReader<Held<Result.Segment>> waiting = Objects.requireNonNull(parked.get());
+        if (reader.compareAndSet(null, waiting)) {
+            exchange.gate().park(waiting);
+            waiting.start(driver.flatMap(segment -> keep(segment, waiting)));
         }
-        exchange.gate().park(waiting);
-        waiting.start(driver.flatMap(segment -> keep(segment, waiting)));
     }
 
     /** Reads it for nobody. */
     void discard() {
         parkUnlessRead();
-        ResultReader<Held<Result.Segment>> waiting = parked;
-        if (waiting != null) {
+        ResultReader<Held<Result.Segment>> waiting = parked.get();
+        if (waiting != null && reader.get() == waiting) {
             waiting.discard();
         }
     }
@@ -84,6 +86,10 @@ final class ResultSource {
             return Mono.empty();
         }
         try {
+            Throwable error = ResultReading.errorIn(segment);
+            if (error != null) {
+                waiting.sawError(error);
+            }
             Runnable release = exchange.gate().owner().dialect().retain(segment);
             Result.Segment kept = release == null ? CopiedRow.copy(segment) : segment;
             return Mono.just(new Held<>(kept, release));
@@ -109,7 +115,8 @@ final class ResultSource {
         @Override
         public void subscribe(CoreSubscriber<? super Held<Result.Segment>> actual) {
             if (!waiting.attach(actual)) {
-                Operators.error(actual, consumedTwice());
+                RuntimeException discarded = waiting.discardedError();
+                Operators.error(actual, discarded != null ? discarded : consumedTwice());
             }
         }
     }

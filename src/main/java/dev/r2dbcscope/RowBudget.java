@@ -12,9 +12,13 @@ final class RowBudget {
         this.limit = limit;
     }
 
-    /** Takes one row; says whether it is within the limit. The row counts in any case until it is {@link #free freed}. */
-    boolean take() {
-        return used.incrementAndGet() <= limit;
+    /** Takes one row, whether or not that is within the limit. */
+    void take() {
+        used.incrementAndGet();
+    }
+
+    boolean isExceeded() {
+        return used.get() > limit;
     }
 
     void free(int rows) {

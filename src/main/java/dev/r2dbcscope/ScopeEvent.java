@@ -24,7 +24,8 @@ public sealed interface ScopeEvent {
     record Opened(LiveScope scope) implements ScopeEvent {}
 
     /**
-     * The scope got no connection, or could not begin its transaction on it. Nothing is held.
+     * The scope got no connection, could not begin its transaction on it, or was left before it had one. Nothing is held
+     * by it; a connection that comes too late is given back.
      *
      * @param scope the scope
      * @param error why

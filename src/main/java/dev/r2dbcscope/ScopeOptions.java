@@ -13,6 +13,8 @@ import org.jspecify.annotations.Nullable;
  */
 public final class ScopeOptions {
 
+    private static final Duration FOR_EVER = Duration.ofDays(36_500);
+
     private static final ScopeOptions DEFAULTS =
             new ScopeOptions(null, Duration.ofSeconds(30), Duration.ofSeconds(5), 10_000, 64, Duration.ZERO, List.of());
 
@@ -253,7 +255,12 @@ public final class ScopeOptions {
         if (Objects.requireNonNull(value, parameter).isNegative() || value.isZero()) {
             throw new IllegalArgumentException(parameter + " must be positive: " + value);
         }
-        return value;
+        return capped(value);
+    }
+
+    /** Whoever asks for more than a century means for ever; timers count nanoseconds in a long. */
+    private static Duration capped(Duration value) {
+        return value.compareTo(FOR_EVER) > 0 ? FOR_EVER : value;
     }
 
     private static int positive(int value, String parameter) {

@@ -46,9 +46,9 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
                 .subscribe(this);
     }
 
-    private void start(CoreSubscriber<? super T> usingWhen) {
+    private void start(CoreSubscriber<? super T> usingWhen, boolean isMono) {
         Context context = scope.session().root().with(scope, actual.currentContext());
-        BodySubscriber<T> subscriber = new BodySubscriber<>(usingWhen, context);
+        BodySubscriber<T> subscriber = new BodySubscriber<>(usingWhen, context, isMono);
         bodySubscriber = subscriber;
         usingWhen.onSubscribe(subscriber);
         body.start(scope, subscriber);
@@ -126,7 +126,7 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
 
         @Override
         public void subscribe(CoreSubscriber<? super T> usingWhen) {
-            parent.start(usingWhen);
+            parent.start(usingWhen, true);
         }
     }
 
@@ -141,7 +141,7 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
 
         @Override
         public void subscribe(CoreSubscriber<? super T> usingWhen) {
-            parent.start(usingWhen);
+            parent.start(usingWhen, false);
         }
     }
 }

@@ -9,6 +9,7 @@ import io.r2dbc.spi.TransactionDefinition;
 import io.r2dbc.spi.ValidationDepth;
 import io.r2dbc.spi.Wrapped;
 import java.time.Duration;
+import java.util.Objects;
 import java.util.function.Supplier;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
@@ -64,15 +65,20 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
             if (session.isTransactional()) {
                 return Mono.empty();
             }
-            ScopedConnection other = session.userTransaction().compareAndExchange(null, this);
-            if (other != null && other != this) {
-                return Mono.error(new IllegalStateException(
-                        "Another part of the scope has begun a transaction on the same connection; use"
-                                + " ConnectionScopes.inTransaction, which lets them take turns [" + scope.label()
-                                + "]"));
-            }
-            return through("BEGIN", driver).doOnError(e -> forgetTransaction());
+            return through("BEGIN", () -> claimTransaction() ? driver.get() : Mono.error(transactionIsTaken()))
+                    .doOnError(e -> forgetTransaction());
         });
+    }
+
+    /** When the turn has come: nothing else is in flight. */
+    private boolean claimTransaction() {
+        ScopedConnection other = session.userTransaction().compareAndExchange(null, this);
+        return other == null || other == this;
+    }
+
+    private IllegalStateException transactionIsTaken() {
+        return new IllegalStateException("Another part of the scope has begun a transaction on the same connection; use"
+                + " ConnectionScopes.inTransaction, which lets them take turns [" + scope.label() + "]");
     }
 
     @Override
@@ -158,24 +164,40 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> setTransactionIsolationLevel(IsolationLevel isolationLevel) {
-        return through("setting the isolation level", () -> delegate.setTransactionIsolationLevel(isolationLevel));
+        return through("setting the isolation level", () -> {
+            session.changes().isolation(delegate.getTransactionIsolationLevel());
+            return delegate.setTransactionIsolationLevel(isolationLevel);
+        });
     }
 
     @Override
     public Publisher<Void> setLockWaitTimeout(Duration timeout) {
-        return through("setting the lock wait timeout", () -> delegate.setLockWaitTimeout(timeout));
+        return through("setting the lock wait timeout", () -> {
+            session.changes().timeouts();
+            return delegate.setLockWaitTimeout(timeout);
+        });
     }
 
     @Override
     public Publisher<Void> setStatementTimeout(Duration timeout) {
-        return through("setting the statement timeout", () -> delegate.setStatementTimeout(timeout));
+        return through("setting the statement timeout", () -> {
+            session.changes().timeouts();
+            return delegate.setStatementTimeout(timeout);
+        });
     }
 
+    /** Answers {@code false} after the scope's end: the SPI lets a validation emit no errors. */
     @Override
     public Publisher<Boolean> validate(ValidationDepth depth) {
-        return depth == ValidationDepth.LOCAL
-                ? Mono.defer(() -> Mono.from(delegate.validate(depth)))
-                : ControlExchange.through(scope, "validating the connection", () -> delegate.validate(depth));
+        Objects.requireNonNull(depth, "depth");
+        return Mono.defer(() -> {
+                    scope.requireOpen();
+                    return depth == ValidationDepth.LOCAL
+                            ? Mono.<Boolean>from(delegate.validate(depth))
+                            : ControlExchange.<Boolean>through(
+                                    scope, "validating the connection", () -> delegate.validate(depth));
+                })
+                .onErrorReturn(ScopeClosedException.class, false);
     }
 
     /** The connection as the factory delivered it: what is done with it passes by the gate. */

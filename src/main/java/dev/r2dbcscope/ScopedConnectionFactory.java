@@ -20,7 +20,7 @@ final class ScopedConnectionFactory implements ConnectionFactory, Wrapped<Connec
         return Mono.deferContextual(context -> {
             Scope current = root.current(context);
             if (current == null) {
-                return Mono.from(root.factory().create());
+                return Mono.fromDirect(root.factory().create());
             }
             RuntimeException closed = current.closedErrorIfEnded();
             return closed != null

@@ -10,6 +10,7 @@ final class ScopedStatement implements Statement {
     private final Scope scope;
     private final Statement delegate;
     private final String sql;
+    private boolean hasManyBindings;
 
     ScopedStatement(Scope scope, Statement delegate, String sql) {
         this.scope = scope;
@@ -20,6 +21,7 @@ final class ScopedStatement implements Statement {
     @Override
     public Statement add() {
         delegate.add();
+        hasManyBindings = true;
         return this;
     }
 
@@ -62,7 +64,7 @@ final class ScopedStatement implements Statement {
     @Override
     public Publisher<? extends Result> execute() {
         scope.requireOpen();
-        return new ExecuteFlux(scope, sql, delegate.execute());
+        return new ExecuteFlux(scope, sql, hasManyBindings, delegate.execute());
     }
 
     @Override

@@ -26,11 +26,19 @@ final class SectionSupply implements Supply {
         outer.open(context)
                 .subscribe(
                         opened -> {
-                            Section mine = new Section(opened.gate(), session, opened.connection());
+                            Section mine = new Section(opened.gate(), session, opened.connection(), context);
                             section.set(mine);
                             opened.gate().enter(mine);
                         },
                         session::failed);
+    }
+
+    @Override
+    public void abandon() {
+        Section mine = section.get();
+        if (mine != null) {
+            mine.giveUp();
+        }
     }
 
     @Override
@@ -56,15 +64,22 @@ final class SectionSupply implements Supply {
         private final Gate gate;
         private final Session session;
         private final Connection connection;
+        private final ContextView context;
 
-        Section(Gate gate, Session session, Connection connection) {
+        Section(Gate gate, Session session, Connection connection, ContextView context) {
             this.gate = gate;
             this.session = session;
             this.connection = connection;
+            this.context = context;
         }
 
         @Override
         boolean isExclusive() {
+            return true;
+        }
+
+        @Override
+        boolean holdsForOthers() {
             return true;
         }
 
@@ -75,7 +90,7 @@ final class SectionSupply implements Supply {
 
         @Override
         void start() {
-            session.received(connection);
+            session.received(connection, context);
         }
 
         @Override
@@ -95,6 +110,14 @@ final class SectionSupply implements Supply {
 
         void leave() {
             gate.ended(this);
+        }
+
+        /** Takes it out of the outer gate's queue, if it is still there. */
+        void giveUp() {
+            if (withdraw()) {
+                gate.withdrawn();
+                session.failed(session.closedError());
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Sinks;
 import reactor.core.scheduler.Schedulers;
+import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
 /**
@@ -62,7 +63,10 @@ final class Session implements GateOwner {
     private final Disposable.Swap acquireTimer = Disposables.swap();
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
 
+    private final SettingChanges changes = new SettingChanges();
+
     private volatile Phase phase = Phase.NEW;
+    private volatile long deadline;
     private volatile @Nullable Scope scope;
     private volatile @Nullable Connection connection;
     private volatile @Nullable Gate gate;
@@ -112,55 +116,93 @@ final class Session implements GateOwner {
             failed(root.live().refusal(label));
             return;
         }
+        if (phase != Phase.ACQUIRING) {
+            root.live().remove(this);
+            return;
+        }
         report.waiting();
-        acquireTimer.update(Schedulers.parallel()
-                .schedule(this::acquireTimedOut, options.acquireTimeout().toNanos(), TimeUnit.NANOSECONDS));
+        deadline = System.nanoTime() + options.acquireTimeout().toNanos();
+        acquireTimer.update(timer(this::acquireTimedOut));
         supply.acquire(this, context);
+    }
+
+    private Disposable timer(Runnable expired) {
+        return Schedulers.parallel().schedule(expired, Math.max(0, deadline - System.nanoTime()), TimeUnit.NANOSECONDS);
     }
 
     private void acquireTimedOut() {
         Duration bound = options.acquireTimeout();
         if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.ABANDONED)) {
-            refuseOpening(acquisitionError(
+            abandoned(acquisitionError(
                     "No connection within the acquire timeout of " + bound + " ("
                             + root.live().summary()
                             + "); see ConnectionScopes.live() for who holds them, or raise"
                             + " ScopeOptions.withAcquireTimeout",
                     null));
-        } else if (settled.compareAndSet(false, true)) {
+        }
+    }
+
+    private void openingTimedOut() {
+        if (settled.compareAndSet(false, true)) {
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
             condemned = true;
             prepared.tryEmitEmpty();
             if (ours) {
                 leaveUnopened(acquisitionError(
-                        "The connection was not ready within the acquire timeout of " + bound
+                        "The connection was not ready within the acquire timeout of " + options.acquireTimeout()
                                 + ": the database did not answer while the transaction began",
                         null));
             }
         }
     }
 
-    /** A connection arrived. */
-    void received(Connection arrived) {
-        if (!PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.OPENING)) {
-            supply.release(arrived).subscribe(null, error -> report.releaseFailed(error));
+    /**
+     * A connection arrived. The wait for BEGIN is timed from after BEGIN was sent, so that what follows a timeout finds the
+     * connection and comes after it.
+     */
+    void received(Connection arrived, ContextView context) {
+        try {
+            dialect = root.dialect(FactorySupply.physical(arrived));
+            gate = new Gate(this, FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
+        } catch (Throwable e) {
+            giveBackUnused(arrived, context);
+            failed(e);
             return;
         }
         connection = arrived;
         autoCommits = outer == null || outer.autoCommits;
-        dialect = root.dialect(FactorySupply.physical(arrived));
-        gate = new Gate(this, FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
+        if (!PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.OPENING)) {
+            connection = null;
+            giveBackUnused(arrived, context);
+            return;
+        }
         report.opening();
-        new Opening(this, arrived).run().subscribe(null, this::notPrepared, this::prepared);
+        new Opening(this, arrived).run().subscribe(null, this::notPrepared, this::prepared, Context.of(context));
+        if (!settled.get()) {
+            acquireTimer.update(timer(this::openingTimedOut));
+        }
+    }
+
+    /** Nobody waits for this connection any more. */
+    private void giveBackUnused(Connection arrived, ContextView context) {
+        Duration bound = options.releaseTimeout();
+        supply.release(arrived)
+                .timeout(bound, Schedulers.parallel())
+                .onErrorResume(e -> {
+                    report.releaseFailed(e);
+                    return supply.destroy(arrived).timeout(bound, Schedulers.parallel());
+                })
+                .onErrorComplete()
+                .subscribe(null, null, () -> root.live().forget(this), Context.of(context));
     }
 
     private void prepared() {
         if (settled.compareAndSet(false, true)) {
             acquireTimer.dispose();
+            report.opened();
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.OPEN);
             prepared.tryEmitEmpty();
             if (ours) {
-                report.opened();
                 opened.tryEmitValue(this);
             }
         }
@@ -170,10 +212,12 @@ final class Session implements GateOwner {
         if (settled.compareAndSet(false, true)) {
             acquireTimer.dispose();
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
-            prepared.tryEmitEmpty();
             if (ours) {
                 leaveUnopened(error);
+            } else {
+                report.openFailed(error);
             }
+            prepared.tryEmitEmpty();
         }
     }
 
@@ -186,10 +230,19 @@ final class Session implements GateOwner {
 
     /** No connection arrives any more. */
     void failed(Throwable error) {
-        acquireTimer.dispose();
         if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.CLOSED)) {
+            acquireTimer.dispose();
             refuseOpening(error);
+        } else {
+            root.live().forget(this);
         }
+    }
+
+    /** Nobody waits for the connection any more, but it may still come. */
+    private void abandoned(Throwable reason) {
+        root.live().abandon(this);
+        supply.abandon();
+        refuseOpening(reason);
     }
 
     private void refuseOpening(Throwable error) {
@@ -222,18 +275,25 @@ final class Session implements GateOwner {
         while (true) {
             Phase now = phase;
             switch (now) {
-                case NEW, ACQUIRING -> {
-                    Phase next = now == Phase.NEW ? Phase.CLOSED : Phase.ABANDONED;
-                    if (PHASE.compareAndSet(this, now, next)) {
-                        acquireTimer.dispose();
-                        root.live().remove(this);
+                case NEW -> {
+                    if (PHASE.compareAndSet(this, now, Phase.CLOSED)) {
                         opened.tryEmitError(closedError());
                         exited.tryEmitEmpty();
                         return Mono.empty();
                     }
                 }
+                case ACQUIRING -> {
+                    if (PHASE.compareAndSet(this, now, Phase.ABANDONED)) {
+                        acquireTimer.dispose();
+                        abandoned(closedError());
+                        return Mono.empty();
+                    }
+                }
                 case OPENING, OPEN -> {
                     if (PHASE.compareAndSet(this, now, Phase.EXITING)) {
+                        if (now == Phase.OPENING) {
+                            opened.tryEmitError(closedError());
+                        }
                         return leave(outcome, error, context);
                     }
                 }
@@ -245,7 +305,6 @@ final class Session implements GateOwner {
     }
 
     private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
-        opened.tryEmitError(closedError());
         return Shield.start(
                 () -> prepared.asMono().then(Mono.defer(() -> {
                     acquireTimer.dispose();
@@ -349,12 +408,23 @@ final class Session implements GateOwner {
         return now == Phase.EXITING || now == Phase.CLOSED || now == Phase.ABANDONED;
     }
 
+    /** The gate, unless the connection is still to come or to be made ready. */
+    @Nullable
+    Gate gateIfOpen() {
+        Phase now = phase;
+        return now == Phase.OPEN || now == Phase.EXITING || now == Phase.CLOSED ? gate : null;
+    }
+
     boolean isReadable() {
         return !quiet;
     }
 
     Phase phase() {
         return phase;
+    }
+
+    SettingChanges changes() {
+        return changes;
     }
 
     boolean isNested() {
@@ -430,6 +500,22 @@ final class Session implements GateOwner {
     @Override
     public NestedReadOverflowException overflowError(String openSql, String waitingSql) {
         return new NestedReadOverflowException(openSql, waitingSql, options.maxBufferedRows(), label);
+    }
+
+    @Override
+    public ScopeAcquisitionException heldError(String waitingSql, String holder) {
+        return acquisitionError(
+                "\"" + waitingSql + "\" waited for longer than the acquire timeout of " + options.acquireTimeout()
+                        + " for the connection, which " + holder
+                        + " holds; if the statement is meant to be part of that"
+                        + " transaction, it has lost the Reactor Context on its way (a CompletableFuture, an inner"
+                        + " subscribe()): use the connection that inTransaction hands out",
+                null);
+    }
+
+    @Override
+    public Duration longestHold() {
+        return options.acquireTimeout();
     }
 
     @Override

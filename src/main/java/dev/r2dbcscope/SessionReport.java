@@ -26,7 +26,8 @@ final class SessionReport {
     private volatile long gotAt;
     private volatile long gaveBackAt;
     private volatile boolean opened;
-    private volatile boolean leakSuspected;
+    private boolean leakSuspected;
+    private boolean leakDecided;
     private volatile @Nullable Disposable leakTimer;
 
     SessionReport(Session session) {
@@ -89,7 +90,7 @@ final class SessionReport {
         if (timer != null) {
             timer.dispose();
         }
-        if (leakSuspected) {
+        if (wasSuspected()) {
             LOG.info("A connection that was reported as possibly leaked has been given back [{}]", label());
             tell(ScopeEvent.LeakResolved::new);
         }
@@ -98,13 +99,19 @@ final class SessionReport {
         }
     }
 
-    private void suspectLeak() {
-        if (gaveBackAt == 0) {
+    /** Under the lock, so that the suspicion is told before the release or not at all. */
+    private synchronized void suspectLeak() {
+        if (!leakDecided) {
             leakSuspected = true;
             Duration threshold = session.options().leakThreshold();
             LOG.warn("A connection has been held for more than the leak threshold of {}: {}", threshold, snapshot());
             tell(scope -> new ScopeEvent.LeakSuspected(scope, threshold));
         }
+    }
+
+    private synchronized boolean wasSuspected() {
+        leakDecided = true;
+        return leakSuspected;
     }
 
     private void tell(Function<LiveScope, ScopeEvent> event) {
@@ -115,7 +122,7 @@ final class SessionReport {
         for (ScopeListener listener : listeners) {
             try {
                 listener.onEvent(told);
-            } catch (RuntimeException e) {
+            } catch (Throwable e) {
                 LOG.warn("A scope listener failed on {}", told, e);
             }
         }

@@ -10,6 +10,9 @@ interface Supply {
     /** Gets a connection for the session, which hears of it by {@link Session#received} or {@link Session#failed}. */
     void acquire(Session session, ContextView context);
 
+    /** The session no longer waits; a connection that comes all the same is given back by {@link Session#received}. */
+    void abandon();
+
     /** Gives the connection back, clean or {@linkplain #destroy destroyed}; called once. */
     Mono<Void> release(Connection connection);
 

@@ -140,9 +140,10 @@ class ReleaseTest extends FormContract {
         @Tag("lifecycle-13")
         void destroysTheConnectionWhenAStatementDoesNotEnd() {
             database.on("select endless", Mono::never);
+            TestSubscriber<Integer> detached = TestSubscriber.create();
 
             TestSubscriber<Integer> subscriber = settled(run(c -> {
-                Rows.ints(c, "select endless").subscribe();
+                Rows.ints(c, "select endless").subscribe(detached);
                 return Mono.just(1);
             }));
             time.advanceTimeBy(bound);
@@ -152,6 +153,7 @@ class ReleaseTest extends FormContract {
             } else {
                 assertThat(subscriber.isTerminatedComplete()).isTrue();
             }
+            assertThat(detached.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
             assertThat(database.log()).isEqualTo(steps("select endless#1"));
             assertReleaseFailure("A statement was still running at the end of the scope: select endless");
         }

@@ -37,9 +37,17 @@ public final class PostgresqlDialect implements Dialect {
         if (lockWait == null) {
             return begin;
         }
-        String setting = "SET LOCAL lock_timeout = " + lockWait.toMillis();
-        return begin.thenMany(Flux.defer(
-                        () -> Flux.from(connection.createStatement(setting).execute())))
+        String setting = "SET LOCAL lock_timeout = " + Math.min(lockWait.toMillis(), Integer.MAX_VALUE);
+        return begin.then(execute(connection, setting));
+    }
+
+    @Override
+    public Publisher<Void> resetTimeouts(Connection connection) {
+        return execute(connection, "RESET statement_timeout; RESET lock_timeout");
+    }
+
+    private static Mono<Void> execute(Connection connection, String sql) {
+        return Flux.defer(() -> Flux.from(connection.createStatement(sql).execute()))
                 .flatMap(Result::getRowsUpdated)
                 .then();
     }
