@@ -100,6 +100,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void onError(Throwable error) {
         if (!cancelled && terminated.compareAndSet(false, true)) {
+            upstream.ended();
             actual.onError(error);
         } else if (!cancelled || !(error instanceof ScopeClosedException)) {
             Operators.onErrorDropped(error, context);
@@ -109,6 +110,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void onComplete() {
         if (!cancelled && terminated.compareAndSet(false, true)) {
+            upstream.ended();
             actual.onComplete();
         }
     }

@@ -78,6 +78,14 @@ class LateSubscription implements Subscription {
         }
     }
 
+    /** Lets go of the source, which has ended: whoever still holds this holds nothing of it. */
+    final void ended() {
+        synchronized (this) {
+            cancelled = true;
+            arrived = CANCELLED;
+        }
+    }
+
     @Override
     public void cancel() {
         Subscription subscription;
