@@ -1,0 +1,108 @@
+package dev.r2dbcscope;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.List;
+import java.util.function.BiFunction;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.DynamicContainer;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.TestFactory;
+import org.reactivestreams.Publisher;
+import org.reactivestreams.tck.PublisherVerification;
+import org.reactivestreams.tck.TestEnvironment;
+import org.testng.ITestResult;
+import org.testng.TestListenerAdapter;
+import org.testng.TestNG;
+import org.testng.annotations.Factory;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+
+/** The Reactive Streams TCK, for every form of a scope: each of its tests is a test here. */
+class ReactiveStreamsTckTest {
+
+    /** The forms that the TCK, which makes its own instances, is to run for. */
+    private static Form form = new Form(Form.Shape.WITH_CONNECTION, false);
+
+    private static ScriptedDatabase database = new ScriptedDatabase();
+
+    @TestFactory
+    Stream<DynamicContainer> everyForm() {
+        return Form.all().map(each -> DynamicContainer.dynamicContainer(each.toString(), tck(each)));
+    }
+
+    private static Stream<DynamicTest> tck(Form each) {
+        form = each;
+        database = new ScriptedDatabase().forgetful();
+        each.stage(database);
+        TestListenerAdapter results = new TestListenerAdapter();
+        TestNG testng = new TestNG(false);
+        testng.setVerbose(0);
+        testng.setTestClasses(new Class<?>[] {Verification.class});
+        testng.addListener(results);
+        testng.run();
+
+        ScriptedDatabase used = database;
+        DynamicTest ran = DynamicTest.dynamicTest("runs, and closes every connection", () -> {
+            assertThat(results.getPassedTests()).hasSizeGreaterThan(each.shape().mono ? 10 : 20);
+            Await.until(() -> used.open() == 0, () -> used.open() + " connections left open");
+            assertThat(used.violations()).isEmpty();
+        });
+        return Stream.of(
+                        Stream.of(ran),
+                        tests(
+                                results.getPassedTests(),
+                                (result, cause) ->
+                                        () -> assertThat(result.isSuccess()).isTrue()),
+                        tests(results.getFailedTests(), (result, cause) -> () -> {
+                            throw cause;
+                        }),
+                        tests(
+                                results.getSkippedTests(),
+                                (result, cause) -> () -> Assumptions.abort(String.valueOf(cause.getMessage()))))
+                .flatMap(tests -> tests);
+    }
+
+    private static Stream<DynamicTest> tests(
+            List<ITestResult> results,
+            BiFunction<ITestResult, Throwable, org.junit.jupiter.api.function.Executable> test) {
+        return results.stream()
+                .map(result -> DynamicTest.dynamicTest(result.getName(), test.apply(result, result.getThrowable())));
+    }
+
+    /** Not found by the build itself, which looks at top-level classes only. */
+    public static final class Verification extends PublisherVerification<Integer> {
+
+        private final Form form;
+        private final ScriptedDatabase database;
+
+        public Verification(Form form, ScriptedDatabase database) {
+            super(new TestEnvironment(2_000, 25, 25));
+            this.form = form;
+            this.database = database;
+        }
+
+        @Factory
+        public static Object[] ofTheForm() {
+            return new Object[] {new Verification(ReactiveStreamsTckTest.form, ReactiveStreamsTckTest.database)};
+        }
+
+        @Override
+        public Publisher<Integer> createPublisher(long elements) {
+            return form.shape()
+                    .of(ConnectionScopes.of(database), c -> Flux.range(1, (int) Math.min(elements, Integer.MAX_VALUE)));
+        }
+
+        @Override
+        public Publisher<Integer> createFailedPublisher() {
+            return form.shape()
+                    .of(ConnectionScopes.of(database), c -> Mono.error(new IllegalStateException("as wanted")));
+        }
+
+        @Override
+        public long maxElementsFromPublisher() {
+            return form.shape().mono ? 1 : Long.MAX_VALUE - 1; // the maximum would mean that it never completes
+        }
+    }
+}
