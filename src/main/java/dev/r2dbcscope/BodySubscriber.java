@@ -100,7 +100,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void onError(Throwable error) {
         if (!cancelled && terminated.compareAndSet(false, true)) {
-            upstream.ended();
+            letGo();
             actual.onError(error);
         } else if (!cancelled || !(error instanceof ScopeClosedException)) {
             Operators.onErrorDropped(error, context);
@@ -110,9 +110,15 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void onComplete() {
         if (!cancelled && terminated.compareAndSet(false, true)) {
-            upstream.ended();
+            letGo();
             actual.onComplete();
         }
+    }
+
+    /** Whoever still holds the subscription of an ended scope holds nothing of the body. */
+    private void letGo() {
+        upstream.ended();
+        held = null;
     }
 
     /** Ends the body from outside: cancels it and takes the error path. */
