@@ -11,6 +11,7 @@ import io.r2dbc.spi.Wrapped;
 import java.time.Duration;
 import java.util.Objects;
 import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
 
@@ -205,6 +206,19 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     public Connection unwrap() {
         scope.requireOpen();
         return delegate;
+    }
+
+    /** The default of the SPI asks only connections that wrap another one in their turn. */
+    @Override
+    public <E> @Nullable E unwrap(Class<E> targetClass) {
+        Connection unwrapped = unwrap();
+        if (targetClass.isInstance(this)) {
+            return targetClass.cast(this);
+        }
+        if (targetClass.isInstance(unwrapped)) {
+            return targetClass.cast(unwrapped);
+        }
+        return unwrapped instanceof Wrapped<?> wrapped ? wrapped.unwrap(targetClass) : null;
     }
 
     @Override
