@@ -1,0 +1,172 @@
+package dev.r2dbcscope;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import ch.qos.logback.classic.Logger;
+import ch.qos.logback.classic.spi.ILoggingEvent;
+import ch.qos.logback.core.AppenderBase;
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.ByteBufAllocator;
+import io.netty.util.ResourceLeakDetector;
+import io.r2dbc.pool.ConnectionPool;
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.Result;
+import java.time.Duration;
+import java.util.List;
+import java.util.concurrent.CopyOnWriteArrayList;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.slf4j.LoggerFactory;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+
+/**
+ * Rows of the driver are slices of Netty buffers, which the scope keeps for results that are not read at once. Netty
+ * tells of every buffer that was lost without having been released.
+ */
+class BufferLeaksIT {
+
+    private static final Duration BOUND = Duration.ofSeconds(60);
+    private static final String STAGED = "staged by the test";
+    private static final int TIMES = 15;
+
+    private final ConnectionPool pool = Postgres.pool(1);
+    private final ConnectionScopes scopes = ConnectionScopes.of(pool);
+    private final List<String> leaks = new CopyOnWriteArrayList<>();
+    private final ResourceLeakDetector.Level before = ResourceLeakDetector.getLevel();
+    private final Logger logger = (Logger) LoggerFactory.getLogger(ResourceLeakDetector.class);
+    private final AppenderBase<ILoggingEvent> appender = new AppenderBase<>() {
+        @Override
+        protected void append(ILoggingEvent event) {
+            leaks.add(event.getFormattedMessage());
+        }
+    };
+
+    @BeforeEach
+    void watch() {
+        ResourceLeakDetector.setLevel(ResourceLeakDetector.Level.PARANOID);
+        logger.setAdditive(false);
+        appender.start();
+        logger.addAppender(appender);
+    }
+
+    @AfterEach
+    void stopWatching() {
+        logger.detachAppender(appender);
+        logger.setAdditive(true);
+        ResourceLeakDetector.setLevel(before);
+        pool.disposeLater().block(BOUND);
+    }
+
+    /** Loses a buffer on purpose, and waits until that is reported: what was lost before is reported as well then. */
+    private List<String> leaks() {
+        stage();
+        long deadline = System.nanoTime() + BOUND.toNanos();
+        while (leaks.stream().noneMatch(leak -> leak.contains(STAGED)) && System.nanoTime() < deadline) {
+            System.gc();
+            ByteBufAllocator.DEFAULT.buffer(16).release();
+        }
+        assertThat(leaks).as("the detection works").anyMatch(leak -> leak.contains(STAGED));
+        System.gc();
+        ByteBufAllocator.DEFAULT.buffer(16).release();
+        return leaks.stream().filter(leak -> !leak.contains(STAGED)).toList();
+    }
+
+    private static void stage() {
+        ByteBuf lost = ByteBufAllocator.DEFAULT.buffer(64);
+        lost.touch(STAGED);
+    }
+
+    private static Flux<? extends Result> rows(Connection connection, int rows) {
+        return Flux.from(connection
+                .createStatement("select n, repeat('x', 100) from generate_series(1, $1) n")
+                .bind(0, rows)
+                .execute());
+    }
+
+    private static Flux<Integer> read(Result result) {
+        return Flux.from(result.map((row, metadata) -> row.get(0, Integer.class)));
+    }
+
+    @Test
+    void unreadResults() {
+        for (int rows : new int[] {1, 15, 16, 17, 500}) {
+            Flux.range(0, TIMES)
+                    .concatMap(i -> scopes.withConnection(
+                            connection -> rows(connection, rows).then(Mono.just(i))))
+                    .blockLast(BOUND);
+            Flux.range(0, TIMES)
+                    .concatMap(i -> scopes.inTransaction(connection -> rows(connection, rows)
+                            .collectList()
+                            .then(rows(connection, rows).next())
+                            .then(Rows.ints(connection, "select 1").next())))
+                    .blockLast(BOUND);
+        }
+        assertThat(leaks()).isEmpty();
+    }
+
+    @Test
+    void resultsThatAreReadLater() {
+        for (int rows : new int[] {1, 16, 17, 500}) {
+            Flux.range(0, TIMES)
+                    .concatMap(i -> scopes.withConnectionMany(connection -> rows(connection, rows)
+                            .collectList()
+                            .delayUntil(results -> Rows.ints(connection, "select 1"))
+                            .flatMapIterable(results -> results)
+                            .concatMap(BufferLeaksIT::read)))
+                    .blockLast(BOUND);
+            Flux.range(0, TIMES)
+                    .concatMap(i -> scopes.withConnectionMany(connection -> rows(connection, rows)
+                            .collectList()
+                            .flatMapIterable(results -> results)
+                            .concatMap(result -> result.flatMap(segment -> Mono.just(1)))
+                            .take(3)))
+                    .blockLast(BOUND);
+        }
+        assertThat(leaks()).isEmpty();
+    }
+
+    @Test
+    void cancelledResults() {
+        Flux.range(0, TIMES)
+                .concatMap(i -> scopes.withConnectionMany(
+                                connection -> rows(connection, 500).concatMap(BufferLeaksIT::read))
+                        .take(i + 1))
+                .blockLast(BOUND);
+        Flux.range(0, TIMES)
+                .concatMap(i -> scopes.withConnectionMany(connection -> rows(connection, 500)
+                                .collectList()
+                                .flatMapIterable(results -> results)
+                                .concatMap(BufferLeaksIT::read))
+                        .take(i + 1))
+                .blockLast(BOUND);
+        Flux.range(0, TIMES)
+                .concatMap(i -> scopes.inTransactionMany(connection -> rows(connection, 500)
+                                .concatMap(result -> result.flatMap(segment -> Rows.ints(connection, "select 2"))))
+                        .take(i + 1))
+                .blockLast(BOUND);
+        scopes.drain(BOUND).block(BOUND);
+        assertThat(leaks()).isEmpty();
+    }
+
+    @Test
+    void overflowedResults() {
+        ConnectionScopes narrow = scopes.with(ScopeOptions.defaults().withMaxBufferedRows(20));
+        Flux.range(0, TIMES)
+                .concatMap(i -> narrow.withConnectionMany(connection -> rows(connection, 600)
+                                .collectList()
+                                .flatMapIterable(results -> results)
+                                .concatMap(result ->
+                                        Rows.ints(connection, "select 1").thenMany(read(result))))
+                        .onErrorResume(NestedReadOverflowException.class, e -> Mono.just(-1)))
+                .blockLast(BOUND);
+        Flux.range(0, TIMES)
+                .concatMap(i -> narrow.withConnectionMany(connection -> rows(connection, 600)
+                                .concatMap(result -> result.flatMap(segment -> Mono.just(1)))
+                                .concatMap(n -> Rows.ints(connection, "select 1"), 1))
+                        .onErrorResume(NestedReadOverflowException.class, e -> Mono.just(-1)))
+                .blockLast(BOUND);
+        assertThat(leaks()).isEmpty();
+    }
+}
