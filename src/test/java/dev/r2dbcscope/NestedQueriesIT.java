@@ -86,7 +86,7 @@ class NestedQueriesIT {
                 .withConnectionMany(connection -> Rows.ints(series(connection, 1_000_000, false))
                         .flatMap(number -> number % every == 0 ? next(connection, number) : Flux.just(number), 256))
                 .count()
-                .blockOptional(LONG)
+                .blockOptional(Duration.ofMinutes(20))
                 .orElseThrow();
     }
 
