@@ -72,6 +72,7 @@ final class Session implements GateOwner {
     private volatile @Nullable Gate gate;
     private volatile Dialect dialect = PlainDialect.INSTANCE;
     private volatile boolean autoCommits = true;
+    private volatile boolean acquisitionOver;
     private volatile boolean begun;
     private volatile boolean condemned;
     private volatile boolean quiet;
@@ -118,6 +119,7 @@ final class Session implements GateOwner {
         }
         if (phase != Phase.ACQUIRING) {
             root.live().remove(this);
+            acquisitionOver();
             return;
         }
         report.waiting();
@@ -130,7 +132,7 @@ final class Session implements GateOwner {
         return Schedulers.parallel().schedule(expired, Math.max(0, deadline - System.nanoTime()), TimeUnit.NANOSECONDS);
     }
 
-    private void acquireTimedOut() {
+    void acquireTimedOut() {
         Duration bound = options.acquireTimeout();
         if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.ABANDONED)) {
             abandoned(acquisitionError(
@@ -193,7 +195,7 @@ final class Session implements GateOwner {
                     return supply.destroy(arrived).timeout(bound, Schedulers.parallel());
                 })
                 .onErrorComplete()
-                .subscribe(null, null, () -> root.live().forget(this), Context.of(context));
+                .subscribe(null, null, this::acquisitionOver, Context.of(context));
     }
 
     private void prepared() {
@@ -234,13 +236,22 @@ final class Session implements GateOwner {
             acquireTimer.dispose();
             refuseOpening(error);
         } else {
-            root.live().forget(this);
+            acquisitionOver();
         }
+    }
+
+    /** No connection comes any more, or the one that came too late was given back. */
+    private void acquisitionOver() {
+        acquisitionOver = true;
+        root.live().forget(this);
     }
 
     /** Nobody waits for the connection any more, but it may still come. */
     private void abandoned(Throwable reason) {
         root.live().abandon(this);
+        if (acquisitionOver) {
+            root.live().forget(this);
+        }
         supply.abandon();
         refuseOpening(reason);
     }
