@@ -6,6 +6,7 @@ import io.r2dbc.spi.ConnectionFactory;
 import io.r2dbc.spi.ConnectionFactoryMetadata;
 import io.r2dbc.spi.ConnectionMetadata;
 import io.r2dbc.spi.IsolationLevel;
+import io.r2dbc.spi.R2dbcType;
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Row;
 import io.r2dbc.spi.RowMetadata;
@@ -13,6 +14,7 @@ import io.r2dbc.spi.Statement;
 import io.r2dbc.spi.TransactionDefinition;
 import io.r2dbc.spi.ValidationDepth;
 import io.r2dbc.spi.Wrapped;
+import io.r2dbc.spi.test.MockColumnMetadata;
 import io.r2dbc.spi.test.MockRow;
 import io.r2dbc.spi.test.MockRowMetadata;
 import java.time.Duration;
@@ -37,8 +39,9 @@ import reactor.core.scheduler.Scheduler;
  *
  * <p>Steps are named {@code create}, {@code begin}, {@code commit}, {@code rollback}, {@code close}, {@code
  * setAutoCommit}, {@code validate}, and the SQL text of a statement. {@link #on} replaces what a step does; by default
- * every step succeeds at once, and a statement returns one row with the number 1. Every step is logged when it is
- * subscribed to, as {@code "begin#1"} with the number of its connection.
+ * every step succeeds at once, and a statement returns one row with the number 1. A step {@code
+ * "before " + sql} holds the statement's result back until it completes. Every step is logged when it is subscribed to, as
+ * {@code "begin#1"} with the number of its connection.
  */
 final class ScriptedDatabase implements ConnectionFactory {
 
@@ -217,10 +220,14 @@ final class ScriptedDatabase implements ConnectionFactory {
         }
 
         private Mono<Result> executed(String sql) {
-            return Mono.fromSupplier(() -> {
+            Mono<Result> result = Mono.fromSupplier(() -> {
                 use(sql);
                 Publisher<?> scripted = scripted(sql);
                 return new ScriptedResult(scripted == null ? Flux.just(1) : Flux.from(scripted));
+            });
+            return Mono.defer(() -> {
+                Publisher<?> before = scripted("before " + sql);
+                return before == null ? result : Flux.from(before).then(result);
             });
         }
 
@@ -325,7 +332,12 @@ final class ScriptedDatabase implements ConnectionFactory {
     /** Rows that are numbers. */
     private static final class ScriptedResult implements Result {
 
-        private static final RowMetadata METADATA = MockRowMetadata.empty();
+        private static final RowMetadata METADATA = MockRowMetadata.builder()
+                .columnMetadata(MockColumnMetadata.builder()
+                        .name("value")
+                        .type(R2dbcType.INTEGER)
+                        .build())
+                .build();
 
         private final Flux<?> rows;
 
@@ -355,6 +367,7 @@ final class ScriptedDatabase implements ConnectionFactory {
 
         private static Row row(Object value) {
             return MockRow.builder()
+                    .metadata(METADATA)
                     .identified(0, Integer.class, value)
                     .identified(0, Object.class, value)
                     .build();
