@@ -1,0 +1,41 @@
+package dev.r2dbcscope;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.time.Duration;
+import java.util.function.BooleanSupplier;
+import reactor.test.subscriber.TestSubscriber;
+
+/** What must be true once everything has come to rest, and how to wait for it. */
+final class Settling {
+
+    /** How often a race is run. */
+    static final int RACES = 20_000;
+
+    private static final Duration LIMIT = Duration.ofSeconds(60);
+
+    private Settling() {}
+
+    /** Waits, with a generous bound, for something that other threads are about to do. */
+    static void await(String what, BooleanSupplier condition) {
+        long start = System.nanoTime();
+        while (!condition.getAsBoolean()) {
+            if (System.nanoTime() - start > LIMIT.toNanos()) {
+                throw new AssertionError("Not within " + LIMIT + ": " + what);
+            }
+            Thread.onSpinWait();
+        }
+    }
+
+    /** Nothing is held, nothing was used after its release, nothing was released twice. */
+    static void assertSettled(ConnectionScopes scopes, ScriptedDatabase database) {
+        await("no scope is live", () -> scopes.live().isEmpty());
+        await("no connection is open: " + database.connections(), () -> database.open() == 0);
+        assertThat(database.violations()).isEmpty();
+    }
+
+    /** At most one terminal signal, and no signal that the specification forbids. */
+    static void assertOneTerminal(TestSubscriber<?> subscriber) {
+        assertThat(subscriber.getProtocolErrors()).isEmpty();
+    }
+}
