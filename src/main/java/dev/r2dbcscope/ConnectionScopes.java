@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ConnectionFactory;
+import io.r2dbc.spi.Wrapped;
 import java.time.Duration;
 import java.util.List;
 import java.util.Objects;
@@ -10,6 +11,7 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
+import reactor.util.context.ContextView;
 
 /**
  * Opens connection scopes: a connection that lives exactly as long as the pipeline that uses it.
@@ -89,8 +91,8 @@ public final class ConnectionScopes {
     public static ConnectionScopes of(ConnectionFactory connectionFactory) {
         Objects.requireNonNull(connectionFactory, "connectionFactory");
         ConnectionFactory plain = connectionFactory;
-        while (plain instanceof ScopedConnectionFactory scoped) {
-            plain = scoped.unwrap();
+        while (plain instanceof ScopedConnectionFactory || plain instanceof BoundConnectionFactory) {
+            plain = (ConnectionFactory) ((Wrapped<?>) plain).unwrap();
         }
         ScopeRoot root = new ScopeRoot(plain);
         return new ConnectionScopes(
@@ -258,15 +260,32 @@ public final class ConnectionScopes {
 
     /**
      * Returns the connection factory as code inside a scope should see it. Libraries that are given it, such as Spring's
-     * {@code DatabaseClient} or jOOQ, join the current scope without knowing of it.
+     * {@code DatabaseClient}, join the current scope without knowing of it, if they pass the Reactor Context on to it.
      *
      * <p>Inside a scope, {@code create()} emits the scope's connection, and closing it is left to the scope. Outside, it
      * is the plain factory, and whoever creates a connection closes it.
      *
      * @return the factory, always the same
+     * @see #connectionFactory(ContextView) for libraries that do not, such as jOOQ
      */
     public ConnectionFactory connectionFactory() {
         return scopedFactory;
+    }
+
+    /**
+     * Returns the connection factory as code inside the scope of the given Context should see it, for libraries that
+     * subscribe to a factory without passing the Reactor Context on. jOOQ 3.19 is one:
+     *
+     * <pre>{@code
+     * Flux<Record> records = Flux.deferContextual(
+     *         context -> DSL.using(scopes.connectionFactory(context), SQLDialect.POSTGRES).selectFrom(ORDERS));
+     * }</pre>
+     *
+     * @param context the Context of the pipeline, from {@code Flux.deferContextual} or {@code Mono.deferContextual}
+     * @return a factory that is bound to that Context; without a scope in it, a plain one
+     */
+    public ConnectionFactory connectionFactory(ContextView context) {
+        return new BoundConnectionFactory(scopedFactory, Objects.requireNonNull(context, "context"));
     }
 
     /**

@@ -3,9 +3,10 @@ package dev.r2dbcscope;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ValidationDepth;
 import java.time.Duration;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
-import reactor.core.scheduler.Schedulers;
 
 /**
  * The ordered exit of a session: no more statements, then COMMIT or ROLLBACK, then the connection goes back.
@@ -63,7 +64,7 @@ final class Exit {
             return condemned();
         }
         Mono<Void> idle = outcome == ScopeOutcome.COMPLETED ? gate.closeGracefully() : gate.closeAbruptly();
-        return bounded(idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
+        return bounded(() -> idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
                 .doOnSuccess(ignored -> session.quiet());
     }
 
@@ -78,9 +79,7 @@ final class Exit {
         }
         Throwable doomed = session.rollbackOnly();
         if (outcome == ScopeOutcome.COMPLETED && doomed == null) {
-            return bounded(
-                            Shield.lazily(connection::commitTransaction),
-                            () -> "COMMIT was not answered, so its outcome is unknown")
+            return bounded(connection::commitTransaction, () -> "COMMIT was not answered, so its outcome is unknown")
                     .doOnSuccess(ignored -> committed = true)
                     .onErrorResume(e -> {
                         commitError = e;
@@ -94,7 +93,7 @@ final class Exit {
     }
 
     private Mono<Void> rollback() {
-        return bounded(Shield.lazily(connection::rollbackTransaction), () -> "ROLLBACK was not answered");
+        return bounded(connection::rollbackTransaction, () -> "ROLLBACK was not answered");
     }
 
     /** Whoever used the connection may have left a transaction of his own open, or a failed COMMIT has. */
@@ -113,9 +112,7 @@ final class Exit {
             if (connection.isAutoCommit()) {
                 return Mono.empty();
             }
-            return bounded(
-                            Shield.lazily(() -> connection.setAutoCommit(true)),
-                            () -> "Auto-commit could not be restored")
+            return bounded(() -> connection.setAutoCommit(true), () -> "Auto-commit could not be restored")
                     .then(Mono.defer(() -> connection.isAutoCommit() ? Mono.empty() : condemned()));
         }));
     }
@@ -124,7 +121,7 @@ final class Exit {
         return session.changes().isEmpty()
                 ? Mono.empty()
                 : bounded(
-                        session.changes().undo(connection, session.dialect(), condemned()),
+                        () -> session.changes().undo(connection, session.dialect(), condemned()),
                         () -> "The connection's settings could not be restored");
     }
 
@@ -134,7 +131,7 @@ final class Exit {
             return Mono.empty();
         }
         return bounded(
-                Mono.from(connection.validate(ValidationDepth.LOCAL))
+                () -> Mono.from(connection.validate(ValidationDepth.LOCAL))
                         .flatMap(alive -> alive ? Mono.empty() : condemned()),
                 () -> "The connection could not be validated");
     }
@@ -157,7 +154,7 @@ final class Exit {
     }
 
     private Mono<Void> release() {
-        return bounded(session.supply().release(connection), () -> "The connection was not taken back");
+        return bounded(() -> session.supply().release(connection), () -> "The connection was not taken back");
     }
 
     private Mono<Void> releaseFailed(Throwable e) {
@@ -166,7 +163,7 @@ final class Exit {
     }
 
     private Mono<Void> destroy() {
-        return bounded(session.supply().destroy(connection), () -> "The connection could not be closed")
+        return bounded(() -> session.supply().destroy(connection), () -> "The connection could not be closed")
                 .onErrorResume(this::alsoFailed);
     }
 
@@ -190,16 +187,16 @@ final class Exit {
         }
     }
 
-    private Mono<Void> bounded(Mono<Void> step, Problem problem) {
+    private Mono<Void> bounded(Supplier<? extends Publisher<?>> step, Problem problem) {
         Duration bound = session.options().releaseTimeout();
-        return step.timeout(
+        return Shield.bounded(
+                step,
                 bound,
-                Mono.error(() -> new ScopeReleaseException(
+                () -> new ScopeReleaseException(
                         problem.describe() + "; the release timeout of " + bound
                                 + " expired and the connection was destroyed",
                         session.label(),
-                        null)),
-                Schedulers.parallel());
+                        null));
     }
 
     /** What to say of a step that did not end in time. */

@@ -124,8 +124,10 @@ final class Session implements GateOwner {
         }
         report.waiting();
         deadline = System.nanoTime() + options.acquireTimeout().toNanos();
-        acquireTimer.update(timer(this::acquireTimedOut));
         supply.acquire(this, context);
+        if (phase == Phase.ACQUIRING) {
+            acquireTimer.update(timer(this::acquireTimedOut));
+        }
     }
 
     private Disposable timer(Runnable expired) {

@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import java.time.Duration;
 import java.util.Objects;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
@@ -11,6 +12,7 @@ import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.core.publisher.Sinks;
+import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
@@ -41,6 +43,10 @@ final class Shield implements CoreSubscriber<Object> {
 
     /** Starts the publisher now. */
     static Mono<Void> start(Supplier<? extends Publisher<?>> source, ContextView context) {
+        return subscribe(source, context).end.asMono();
+    }
+
+    private static Shield subscribe(Supplier<? extends Publisher<?>> source, ContextView context) {
         Shield shield = new Shield(context);
         try {
             Publisher<?> publisher = Objects.requireNonNull(source.get(), "The driver returned a null publisher");
@@ -48,7 +54,20 @@ final class Shield implements CoreSubscriber<Object> {
         } catch (Throwable error) {
             shield.onError(error);
         }
-        return shield.end.asMono();
+        return shield;
+    }
+
+    /**
+     * Starts the publisher when the returned {@code Mono} is first subscribed to, and fails when it takes longer than the
+     * bound. What ends at once needs no timer: arming one wakes a thread, which costs more than most of these steps.
+     */
+    static Mono<Void> bounded(
+            Supplier<? extends Publisher<?>> source, Duration bound, Supplier<? extends Throwable> tooLate) {
+        return Mono.deferContextual(context -> {
+            Shield shield = subscribe(source, context);
+            Mono<Void> end = shield.end.asMono();
+            return shield.ended.get() ? end : end.timeout(bound, Mono.error(tooLate), Schedulers.parallel());
+        });
     }
 
     @Override

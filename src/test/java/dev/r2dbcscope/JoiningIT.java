@@ -3,9 +3,6 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import io.r2dbc.spi.Connection;
-import io.r2dbc.spi.ConnectionFactory;
-import io.r2dbc.spi.ConnectionFactoryMetadata;
 import java.time.Duration;
 import java.util.function.Function;
 import org.jooq.DSLContext;
@@ -18,7 +15,6 @@ import org.reactivestreams.Publisher;
 import org.springframework.r2dbc.core.DatabaseClient;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
-import reactor.util.context.ContextView;
 
 /** Libraries that know nothing of scopes join them. */
 class JoiningIT {
@@ -39,11 +35,7 @@ class JoiningIT {
         }
     }
 
-    /**
-     * jOOQ 3.19 subscribes to the connection factory with a subscriber that has no Reactor Context (jOOQ#17920: from 3.20
-     * on a SubscriberProvider can pass it on). Where the scope is to be joined, the factory is therefore bound to the
-     * Context of the subscriber first.
-     */
+    /** jOOQ 3.19 does not pass the Reactor Context on (jOOQ#17920), so its factory is bound to the subscriber's Context. */
     @Nested
     class Jooq extends JoiningContract {
 
@@ -58,8 +50,8 @@ class JoiningIT {
         }
 
         private <T> Flux<T> jooq(Function<DSLContext, Publisher<T>> query) {
-            return Flux.deferContextual(context ->
-                    query.apply(DSL.using(new ContextBound(scopes.connectionFactory(), context), SQLDialect.POSTGRES)));
+            return Flux.deferContextual(
+                    context -> query.apply(DSL.using(scopes.connectionFactory(context), SQLDialect.POSTGRES)));
         }
 
         @Test
@@ -92,19 +84,6 @@ class JoiningIT {
                     .isInstanceOf(IllegalStateException.class)
                     .hasMessageContaining("Timeout");
             scopes.drain(BOUND).block(BOUND);
-        }
-    }
-
-    private record ContextBound(ConnectionFactory factory, ContextView context) implements ConnectionFactory {
-
-        @Override
-        public Mono<Connection> create() {
-            return Mono.<Connection>from(factory.create()).contextWrite(context);
-        }
-
-        @Override
-        public ConnectionFactoryMetadata getMetadata() {
-            return factory.getMetadata();
         }
     }
 }
