@@ -157,7 +157,13 @@ public final class ScopeOptions {
             throw new IllegalArgumentException("leakThreshold must not be negative: " + leakThreshold);
         }
         return new ScopeOptions(
-                name, acquireTimeout, releaseTimeout, maxBufferedRows, maxStatementsInFlight, leakThreshold, listeners);
+                name,
+                acquireTimeout,
+                releaseTimeout,
+                maxBufferedRows,
+                maxStatementsInFlight,
+                capped(leakThreshold),
+                listeners);
     }
 
     /**

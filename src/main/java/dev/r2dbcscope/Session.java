@@ -180,8 +180,9 @@ final class Session implements GateOwner {
             giveBackUnused(arrived, context);
             return;
         }
-        report.opening();
-        new Opening(this, arrived).run().subscribe(null, this::notPrepared, this::prepared, Context.of(context));
+        Mono.fromRunnable(report::opening)
+                .then(new Opening(this, arrived).run())
+                .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         if (!settled.get()) {
             acquireTimer.update(timer(this::openingTimedOut));
         }
