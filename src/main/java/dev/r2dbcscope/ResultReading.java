@@ -93,7 +93,7 @@ interface ResultReading<T> {
                         T mapped = mapping.apply(segment);
                         return mapped == null ? ResultReader.NOTHING : mapped;
                     });
-                    return value == ResultReader.NOTHING ? Mono.empty() : Mono.just(value);
+                    return value == ResultReader.NOTHING ? Mono.empty() : one(value);
                 });
             }
 
@@ -135,6 +135,14 @@ interface ResultReading<T> {
                     return sum < 0 ? Long.MAX_VALUE : sum;
                 })
                 .flux();
+    }
+
+    /**
+     * One value for the driver's own {@code concatMap}. That operator takes a known value a short way, on which a request
+     * from another thread at that moment emits it twice; hidden, it is emitted once.
+     */
+    static <V> Mono<V> one(V value) {
+        return Mono.just(value).hide();
     }
 
     private static Readable guard(Readable readable, Scope scope) {

@@ -81,7 +81,7 @@ final class ResultSource {
         }
     }
 
-    private Mono<Object> keep(Result.Segment segment, ResultReader<?> waiting) {
+    private Mono<?> keep(Result.Segment segment, ResultReader<?> waiting) {
         if (waiting.isDeaf()) {
             return Mono.empty();
         }
@@ -92,7 +92,7 @@ final class ResultSource {
             }
             Runnable release = exchange.gate().owner().dialect().retain(segment);
             Result.Segment kept = release == null ? CopiedRow.copy(segment) : segment;
-            return Mono.just(new Held<>(kept, release));
+            return ResultReading.one(new Held<>(kept, release));
         } catch (Throwable e) {
             waiting.failed(e);
             return Mono.empty();
