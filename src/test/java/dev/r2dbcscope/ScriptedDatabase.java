@@ -32,6 +32,7 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
+import reactor.core.publisher.SynchronousSink;
 import reactor.core.scheduler.Scheduler;
 
 /**
@@ -53,8 +54,9 @@ final class ScriptedDatabase implements ConnectionFactory {
     private final AtomicInteger closed = new AtomicInteger();
     private volatile boolean forgetful;
     private volatile @Nullable Scheduler scheduler;
+    private volatile Runnable whenAskedForItsScheduler = () -> {};
 
-    /** Replaces what a step does. A statement's publisher emits its rows, each a number. */
+    /** Replaces what a step does. A statement's publisher emits its rows, each a number, or other segments. */
     ScriptedDatabase on(String step, Supplier<? extends Publisher<?>> behaviour) {
         script.put(step, behaviour);
         return this;
@@ -69,6 +71,12 @@ final class ScriptedDatabase implements ConnectionFactory {
     /** The scheduler on which its connections want to be called. */
     ScriptedDatabase scheduler(Scheduler wanted) {
         scheduler = wanted;
+        return this;
+    }
+
+    /** What happens when a connection is asked for the scheduler on which it wants to be called. */
+    ScriptedDatabase whenAskedForItsScheduler(Runnable happening) {
+        whenAskedForItsScheduler = happening;
         return this;
     }
 
@@ -148,6 +156,9 @@ final class ScriptedDatabase implements ConnectionFactory {
 
         @Override
         public <E> @Nullable E unwrap(Class<E> target) {
+            if (target == Scheduler.class) {
+                whenAskedForItsScheduler.run();
+            }
             return target.isInstance(scheduler) ? target.cast(scheduler) : null;
         }
 
@@ -329,7 +340,7 @@ final class ScriptedDatabase implements ConnectionFactory {
         }
     }
 
-    /** Rows that are numbers. */
+    /** Rows that are numbers, and other segments; a message is signalled as an error where segments are not asked for. */
     private static final class ScriptedResult implements Result {
 
         private static final RowMetadata METADATA = MockRowMetadata.builder()
@@ -347,22 +358,34 @@ final class ScriptedDatabase implements ConnectionFactory {
 
         @Override
         public Publisher<Long> getRowsUpdated() {
-            return rows.count();
+            return rows.handle(ScriptedResult::failOnMessage).count();
         }
 
         @Override
         public <T> Publisher<T> map(BiFunction<Row, RowMetadata, ? extends T> mapping) {
-            return rows.map(value -> mapping.apply(row(value), METADATA));
+            return rows.handle(ScriptedResult::failOnMessage).map(value -> mapping.apply(row(value), METADATA));
         }
 
         @Override
         public Result filter(Predicate<Segment> filter) {
-            return new ScriptedResult(rows.filter(value -> filter.test((RowSegment) () -> row(value))));
+            return new ScriptedResult(rows.filter(value -> filter.test(segment(value))));
         }
 
         @Override
         public <T> Publisher<T> flatMap(Function<Segment, ? extends Publisher<? extends T>> mapping) {
-            return rows.concatMap(value -> mapping.apply((RowSegment) () -> row(value)));
+            return rows.concatMap(value -> mapping.apply(segment(value)));
+        }
+
+        private static void failOnMessage(Object value, SynchronousSink<Object> sink) {
+            if (value instanceof Message message) {
+                sink.error(message.exception());
+            } else {
+                sink.next(value);
+            }
+        }
+
+        private static Segment segment(Object value) {
+            return value instanceof Segment segment ? segment : (RowSegment) () -> row(value);
         }
 
         private static Row row(Object value) {
