@@ -127,6 +127,13 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         onError(error);
     }
 
+    /** Ends the body from outside, unless it knows already. */
+    void failUnlessEnded(Throwable error) {
+        if (!cancelled && !terminated.get()) {
+            fail(error);
+        }
+    }
+
     /** Answers a request that is not positive, unless it comes after the end. */
     void rejectRequest(long n) {
         if (!terminated.get()) {

@@ -352,6 +352,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         } catch (Throwable e) {
             aborted = e;
             drain();
+            scope.subscriberThrew(e);
         }
     }
 

@@ -241,6 +241,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         } catch (Throwable e) {
             aborted = e;
             drain();
+            exchange.scope().subscriberThrew(e);
         }
     }
 

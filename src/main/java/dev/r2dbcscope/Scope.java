@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Mono;
 import reactor.util.context.ContextView;
@@ -19,6 +20,8 @@ final class Scope {
     private final boolean transactional;
     private final ContextView context;
     private final AtomicReference<@Nullable Ending> ending = new AtomicReference<>();
+
+    private volatile Consumer<Throwable> pipeline = error -> {};
 
     private record Ending(ScopeOutcome outcome, @Nullable Throwable error, long nanos) {}
 
@@ -52,6 +55,19 @@ final class Scope {
         return session.dialect();
     }
 
+    /** What to call to fail the pipeline from outside. */
+    void failsBy(Consumer<Throwable> fail) {
+        pipeline = fail;
+    }
+
+    /**
+     * A subscriber inside the scope threw from a signal, as Reactor's operators do with a fatal error. The operator may be
+     * left in a state in which it signals nothing any more, so the error ends the pipeline by itself.
+     */
+    void subscriberThrew(Throwable fatal) {
+        pipeline.accept(fatal);
+    }
+
     // the three endings, as usingWhen wants them ---------------------------------------------------------------------
 
     Mono<Void> complete() {
@@ -74,6 +90,7 @@ final class Scope {
 
     private Mono<Void> end(ScopeOutcome outcome, @Nullable Throwable error) {
         ending.compareAndSet(null, new Ending(outcome, error, System.nanoTime()));
+        pipeline = ignored -> {};
         if (owner) {
             return session.exit(outcome, error, context);
         }

@@ -50,6 +50,7 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
         Context context = scope.session().root().with(scope, actual.currentContext());
         BodySubscriber<T> subscriber = new BodySubscriber<>(usingWhen, context, isMono);
         bodySubscriber = subscriber;
+        scope.failsBy(subscriber::failUnlessEnded);
         usingWhen.onSubscribe(subscriber);
         body.start(scope, subscriber);
     }

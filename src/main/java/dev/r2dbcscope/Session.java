@@ -208,8 +208,21 @@ final class Session implements GateOwner {
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.OPEN);
             prepared.tryEmitEmpty();
             if (ours) {
-                opened.tryEmitValue(this);
+                tellOpened();
             }
+        }
+    }
+
+    /** Nobody else would hear of a fatal error that those who waited for the connection throw. */
+    private void tellOpened() {
+        try {
+            opened.tryEmitValue(this);
+        } catch (Throwable e) {
+            Scope owner = scope;
+            if (owner == null) {
+                throw e;
+            }
+            owner.subscriberThrew(e);
         }
     }
 
