@@ -95,7 +95,12 @@ final class FactorySupply implements Supply {
 
     /** Leaves the thread that delivers a connection, which may be inside the pool's own loop. */
     static void leaveDelivery(Connection connection, Runnable task) {
-        Scheduler scheduler = scheduler(connection);
+        Scheduler scheduler;
+        try {
+            scheduler = scheduler(connection);
+        } catch (Throwable e) {
+            scheduler = null; // the task asks again, and fails its scope with what it gets
+        }
         try {
             (scheduler == null ? Schedulers.parallel() : scheduler).schedule(task);
         } catch (RuntimeException rejected) {
