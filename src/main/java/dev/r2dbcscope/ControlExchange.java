@@ -130,6 +130,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             return;
         }
         done = true;
+        gate.owner().databaseFailed(error);
         gate.ended(this);
         answer.tryEmitError(error);
     }

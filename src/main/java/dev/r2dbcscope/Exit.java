@@ -127,6 +127,9 @@ final class Exit {
 
     /** A connection whose socket broke is not worth returning; asked on this side only, without a round trip. */
     private Mono<Void> requireAlive() {
+        if (session.isDying()) {
+            return condemned();
+        }
         if (outcome == ScopeOutcome.COMPLETED && commitError == null) {
             return Mono.empty();
         }

@@ -21,6 +21,9 @@ interface GateOwner {
     /** The connection's dialect. */
     Dialect dialect();
 
+    /** Takes notice of an error of the database. */
+    void databaseFailed(Throwable error);
+
     /** Takes notice that a statement ended. */
     void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error);
 }

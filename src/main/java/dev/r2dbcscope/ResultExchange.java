@@ -199,6 +199,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     }
 
     void failedWith(Throwable thrown) {
+        gate.owner().databaseFailed(thrown);
         if (firstError == null) {
             firstError = thrown;
         }

@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcException;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -75,6 +76,7 @@ final class Session implements GateOwner {
     private volatile boolean acquisitionOver;
     private volatile boolean begun;
     private volatile boolean condemned;
+    private volatile boolean dying;
     private volatile boolean quiet;
     private volatile @Nullable Throwable commitError;
     private final AtomicReference<@Nullable ScopeRolledBackException> rollbackOnly = new AtomicReference<>();
@@ -430,6 +432,11 @@ final class Session implements GateOwner {
         return condemned;
     }
 
+    /** Whether the database said that it ends the connection, which may look alive until its socket closes. */
+    boolean isDying() {
+        return dying;
+    }
+
     boolean isExiting() {
         Phase now = phase;
         return now == Phase.EXITING || now == Phase.CLOSED || now == Phase.ABANDONED;
@@ -548,6 +555,20 @@ final class Session implements GateOwner {
     @Override
     public Dialect dialect() {
         return dialect;
+    }
+
+    @Override
+    public void databaseFailed(Throwable error) {
+        if (outer != null) {
+            outer.databaseFailed(error);
+        } else if (error instanceof R2dbcException known && isOfAnEndingConnection(known.getSqlState())) {
+            dying = true;
+        }
+    }
+
+    /** Class 08 is the connection's, by the SQL standard; 57P is what PostgreSQL says when it ends one. */
+    private static boolean isOfAnEndingConnection(@Nullable String sqlState) {
+        return sqlState != null && (sqlState.startsWith("08") || sqlState.startsWith("57P"));
     }
 
     @Override

@@ -47,6 +47,11 @@ public class GateStress {
         }
 
         @Override
+        public void databaseFailed(Throwable error) {
+            // nobody asks
+        }
+
+        @Override
         public void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
             // nobody asks
         }
