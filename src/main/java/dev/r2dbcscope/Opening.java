@@ -43,6 +43,9 @@ final class Opening {
         if (transaction == null || session.isCondemned()) {
             return Mono.empty();
         }
+        if (transaction.isolation() != null) {
+            session.changes().beginning(connection);
+        }
         session.begun();
         return Shield.lazily(() -> session.dialect().begin(connection, transaction));
     }

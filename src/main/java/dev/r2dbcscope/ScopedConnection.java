@@ -57,7 +57,10 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> beginTransaction(TransactionDefinition definition) {
-        return begin(() -> delegate.beginTransaction(definition));
+        return begin(() -> {
+            session.changes().beginning(delegate);
+            return delegate.beginTransaction(definition);
+        });
     }
 
     private Mono<Void> begin(Supplier<Publisher<Void>> driver) {
@@ -166,7 +169,7 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     @Override
     public Publisher<Void> setTransactionIsolationLevel(IsolationLevel isolationLevel) {
         return through("setting the isolation level", () -> {
-            session.changes().isolation(delegate.getTransactionIsolationLevel());
+            session.changes().isolation(delegate);
             return delegate.setTransactionIsolationLevel(isolationLevel);
         });
     }
@@ -174,7 +177,7 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     @Override
     public Publisher<Void> setLockWaitTimeout(Duration timeout) {
         return through("setting the lock wait timeout", () -> {
-            session.changes().timeouts();
+            session.changes().lockWaitTimeout(timeout);
             return delegate.setLockWaitTimeout(timeout);
         });
     }
@@ -182,7 +185,7 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     @Override
     public Publisher<Void> setStatementTimeout(Duration timeout) {
         return through("setting the statement timeout", () -> {
-            session.changes().timeouts();
+            session.changes().statementTimeout(timeout);
             return delegate.setStatementTimeout(timeout);
         });
     }

@@ -64,7 +64,7 @@ final class Session implements GateOwner {
     private final Disposable.Swap acquireTimer = Disposables.swap();
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
 
-    private final SettingChanges changes = new SettingChanges();
+    private final SettingChanges changes;
 
     private volatile Phase phase = Phase.NEW;
     private volatile long deadline;
@@ -95,6 +95,7 @@ final class Session implements GateOwner {
         this.supply = supply;
         this.outer = outer;
         this.budget = new RowBudget(options.maxBufferedRows());
+        this.changes = new SettingChanges(outer == null ? null : outer.changes);
         this.report = new SessionReport(this);
     }
 

@@ -2,25 +2,51 @@ package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.IsolationLevel;
+import java.time.Duration;
+import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
 
-/** What code inside a scope changed of its connection by way of the SPI, so that the exit can undo it. */
+/**
+ * What code inside a scope changed of its connection by way of the SPI, so that the exit can undo it. A transaction
+ * inside a scope leaves that scope what it had set itself.
+ */
 final class SettingChanges {
 
+    private final @Nullable SettingChanges outer;
     private volatile @Nullable IsolationLevel isolationBefore;
+    private volatile boolean isolation;
     private volatile boolean timeouts;
+    private volatile @Nullable Duration statementTimeout;
+    private volatile @Nullable Duration lockWaitTimeout;
 
-    /** The isolation level is about to change from this one. */
-    void isolation(IsolationLevel before) {
+    SettingChanges(@Nullable SettingChanges outer) {
+        this.outer = outer;
+    }
+
+    /** A transaction is about to begin, in which drivers answer with its own level. */
+    void beginning(Connection connection) {
         if (isolationBefore == null) {
-            isolationBefore = before;
+            isolationBefore = connection.getTransactionIsolationLevel();
         }
     }
 
-    /** The statement timeout or the lock wait timeout is about to change. */
-    void timeouts() {
+    /** The isolation level is about to change. */
+    void isolation(Connection connection) {
+        beginning(connection);
+        isolation = true;
+    }
+
+    /** The statement timeout is about to change. */
+    void statementTimeout(Duration timeout) {
+        statementTimeout = timeout;
+        timeouts = true;
+    }
+
+    /** The lock wait timeout is about to change. */
+    void lockWaitTimeout(Duration timeout) {
+        lockWaitTimeout = timeout;
         timeouts = true;
     }
 
@@ -30,13 +56,34 @@ final class SettingChanges {
 
     /** Sets everything back; fails if the dialect cannot. */
     Mono<Void> undo(Connection connection, Dialect dialect, Mono<Void> impossible) {
+        return undoIsolation(connection).then(undoTimeouts(connection, dialect, impossible));
+    }
+
+    private Mono<Void> undoIsolation(Connection connection) {
         IsolationLevel before = isolationBefore;
-        Mono<Void> isolation =
-                before == null ? Mono.empty() : Shield.lazily(() -> connection.setTransactionIsolationLevel(before));
+        return before == null || !isolation && before.equals(connection.getTransactionIsolationLevel())
+                ? Mono.empty()
+                : Shield.lazily(() -> connection.setTransactionIsolationLevel(before));
+    }
+
+    private Mono<Void> undoTimeouts(Connection connection, Dialect dialect, Mono<Void> impossible) {
         if (!timeouts) {
-            return isolation;
+            return Mono.empty();
         }
         Publisher<Void> reset = dialect.resetTimeouts(connection);
-        return reset == null ? impossible : isolation.then(Shield.lazily(() -> reset));
+        if (outer == null) {
+            return reset == null ? impossible : Shield.lazily(() -> reset);
+        }
+        if (reset == null) {
+            outer.timeouts = true;
+            return Mono.empty();
+        }
+        return Shield.lazily(() -> reset)
+                .then(again(outer.statementTimeout, connection::setStatementTimeout))
+                .then(again(outer.lockWaitTimeout, connection::setLockWaitTimeout));
+    }
+
+    private static Mono<Void> again(@Nullable Duration timeout, Function<Duration, Publisher<Void>> setting) {
+        return timeout == null ? Mono.empty() : Shield.lazily(() -> setting.apply(timeout));
     }
 }

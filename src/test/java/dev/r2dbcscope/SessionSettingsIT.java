@@ -91,6 +91,12 @@ class SessionSettingsIT {
         Await.until(() -> scopes.live().isEmpty(), () -> "still live: " + scopes.live());
     }
 
+    private static void runWithALevelOfItsOwn(ConnectionScopes scopes) {
+        scopes.transactions(TransactionOptions.defaults().withIsolation(IsolationLevel.REPEATABLE_READ))
+                .inTransaction(t -> Setting.ISOLATION.on(t))
+                .block(LONG);
+    }
+
     @Nested
     class OnPostgresql {
 
@@ -159,6 +165,37 @@ class SessionSettingsIT {
                     .block(LONG);
             assertThat(afterwards).containsExactly("30s", "0", "read committed");
         }
+
+        @Test
+        void aTransactionInsideAScopeUndoesOnlyItsOwn() {
+            List<String> afterwards = pool.scopes
+                    .withConnectionMany(c -> Mono.from(c.setStatementTimeout(Duration.ofSeconds(30)))
+                            .then(Mono.from(c.setLockWaitTimeout(Duration.ofSeconds(20))))
+                            .then(pool.scopes.inTransaction(t -> Setting.ALL.on(t)))
+                            .thenMany(settings(c)))
+                    .collectList()
+                    .block(LONG);
+            assertThat(afterwards).containsExactly("30s", "20s", "read committed");
+            assertThat(settings()).containsExactly("0", "0", "read committed");
+        }
+
+        @Test
+        void theLevelOfATransactionIsNotTakenForThatOfItsConnection() {
+            runWithALevelOfItsOwn(pool.scopes);
+            pool.awaitQuiet();
+            assertThat(settings()).containsExactly("0", "0", "read committed");
+        }
+
+        @Test
+        void theLevelOfATransactionOfTheCodeItselfIsNotTakenForThatOfItsConnection() {
+            pool.scopes
+                    .withConnection(c -> Mono.from(c.beginTransaction(IsolationLevel.REPEATABLE_READ))
+                            .then(Setting.ISOLATION.on(c))
+                            .then(Mono.from(c.commitTransaction())))
+                    .block(LONG);
+            pool.awaitQuiet();
+            assertThat(settings()).containsExactly("0", "0", "read committed");
+        }
     }
 
     /** H2 has no dialect: what cannot be set back by the SPI is closed with the connection. */
@@ -208,6 +245,29 @@ class SessionSettingsIT {
             run(scopes, Setting.ISOLATION, ending, false);
             run(scopes, Setting.ISOLATION, ending, true);
             assertThat(releases).hasSize(2).noneMatch(ScopeEvent.Released::destroyed);
+        }
+
+        @Test
+        void aTransactionInsideAScopeLeavesTheDestructionToTheScope() {
+            assertThat(scopes.withConnection(c -> scopes.inTransaction(t -> Setting.STATEMENT_TIMEOUT.on(t))
+                                    .then(Rows.ints(c, "select 42").next()))
+                            .block(LONG))
+                    .isEqualTo(42);
+            assertThat(releases).extracting(ScopeEvent.Released::destroyed).containsExactly(false, true);
+        }
+
+        @Test
+        void theLevelOfATransactionEndsWithIt() {
+            scopes.transactions(TransactionOptions.defaults().withIsolation(IsolationLevel.REPEATABLE_READ))
+                    .inTransaction(t -> Rows.ints(t, "select 1").next())
+                    .block(LONG);
+            assertThat(releases).hasSize(1).noneMatch(ScopeEvent.Released::destroyed);
+        }
+
+        @Test
+        void theLevelOfATransactionIsNotTakenForThatOfItsConnection() {
+            runWithALevelOfItsOwn(scopes);
+            assertThat(releases).hasSize(1).noneMatch(ScopeEvent.Released::destroyed);
         }
     }
 }
