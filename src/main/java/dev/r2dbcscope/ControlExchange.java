@@ -21,6 +21,7 @@ import reactor.util.context.Context;
  */
 final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
+    private final Scope scope;
     private final Gate gate;
     private final String words;
     private final Supplier<? extends Publisher<? extends T>> source;
@@ -31,7 +32,8 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private boolean done;
 
     private ControlExchange(
-            Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+            Scope scope, Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+        this.scope = scope;
         this.gate = gate;
         this.words = words;
         this.source = source;
@@ -47,13 +49,13 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             }
             return scope.sessionFor(context)
                     .open(context)
-                    .flatMap(session -> enter(session.gate(), words, source, Context.of(context)));
+                    .flatMap(session -> enter(scope, session.gate(), words, source, Context.of(context)));
         });
     }
 
     private static <T> Mono<T> enter(
-            Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
-        ControlExchange<T> exchange = new ControlExchange<>(gate, words, source, context);
+            Scope scope, Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+        ControlExchange<T> exchange = new ControlExchange<>(scope, gate, words, source, context);
         gate.enter(exchange);
         return exchange.answer.asMono().doOnCancel(exchange::leave);
     }
@@ -91,7 +93,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     @Override
     void refuse(RuntimeException error) {
-        answer.tryEmitError(error);
+        tell(() -> answer.tryEmitError(error));
     }
 
     @Override
@@ -102,7 +104,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     @Override
     void abandon(RuntimeException error) {
         left = true;
-        answer.tryEmitError(error);
+        tell(() -> answer.tryEmitError(error));
     }
 
     @Override
@@ -120,7 +122,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     @Override
     public void onNext(T value) {
-        answer.tryEmitValue(value);
+        tell(() -> answer.tryEmitValue(value));
     }
 
     @Override
@@ -132,7 +134,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         done = true;
         gate.owner().databaseFailed(error);
         gate.ended(this);
-        answer.tryEmitError(error);
+        tell(() -> answer.tryEmitError(error));
     }
 
     @Override
@@ -140,7 +142,16 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         if (!done) {
             done = true;
             gate.ended(this);
-            answer.tryEmitEmpty();
+            tell(answer::tryEmitEmpty);
+        }
+    }
+
+    /** A subscriber must not throw; if one does, because of a fatal error, the scope fails instead of the driver. */
+    private void tell(Runnable signal) {
+        try {
+            signal.run();
+        } catch (Throwable e) {
+            scope.subscriberThrew(e);
         }
     }
 }

@@ -14,7 +14,10 @@ public final class NestedReadOverflowException extends ScopeException {
 
     private static final long serialVersionUID = 1L;
 
+    /** The SQL text of the statement that waited. */
     private final String waitingSql;
+
+    /** The bound, in rows. */
     private final int maxBufferedRows;
 
     NestedReadOverflowException(String openSql, String waitingSql, int maxBufferedRows, ScopeLabel scope) {

@@ -6,7 +6,11 @@ import org.jspecify.annotations.Nullable;
 /** Something that happened to a scope, as told to a {@link ScopeListener}. */
 public sealed interface ScopeEvent {
 
-    /** The scope as it was when the event happened. */
+    /**
+     * The scope as it was when the event happened.
+     *
+     * @return a snapshot
+     */
     LiveScope scope();
 
     /**

@@ -13,7 +13,10 @@ public abstract class ScopeException extends R2dbcException {
 
     private static final long serialVersionUID = 1L;
 
+    /** The name of the scope. */
     private final String scopeName;
+
+    /** Where the scope was assembled. */
     private final String scopeOrigin;
 
     ScopeException(String problem, ScopeLabel scope, @Nullable String sql, @Nullable Throwable cause) {

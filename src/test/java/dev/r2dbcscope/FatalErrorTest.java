@@ -3,11 +3,13 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.r2dbc.spi.Connection;
+import java.time.Duration;
 import java.util.function.Function;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
 import reactor.test.subscriber.TestSubscriber;
 
 /** Errors that Reactor throws instead of signalling them end a scope like any other error. */
@@ -58,6 +60,21 @@ class FatalErrorTest extends FormContract {
                 c -> Rows.ints(c, "select 1").map(i -> {
                     throw fatal;
                 }));
+    }
+
+    @Test
+    @Tag("lifecycle-35")
+    void ofAnOperatorBehindASavepointReachesTheSubscriber() {
+        NoClassDefFoundError fatal = new NoClassDefFoundError("behind a savepoint");
+        database.on("savepoint", () -> Mono.delay(Duration.ofMillis(1)));
+
+        TestSubscriber<Integer> subscriber =
+                runToEnd(c -> Mono.from(c.createSavepoint("s")).thenReturn(1).map(i -> {
+                    throw fatal;
+                }));
+
+        assertThat(subscriber.expectTerminalError()).isSameAs(fatal);
+        assertThat(database.open()).isZero();
     }
 
     private void assertFails(Throwable fatal, Function<Connection, Publisher<Integer>> body) {

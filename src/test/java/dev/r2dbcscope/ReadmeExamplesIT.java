@@ -204,6 +204,17 @@ class ReadmeExamplesIT {
     }
 
     @Test
+    void jooqWithAFactoryThatIsBoundToTheContext() {
+        // example: jooq, bound
+        Mono<Integer> sold = Mono.deferContextual(
+                        context -> Mono.from(DSL.using(scopes.connectionFactory(context), SQLDialect.POSTGRES)
+                                .query("update readme_orders set id = id where id <= 10")))
+                .as(scopes::transactional);
+        // end
+        assertThat(sold.block(BOUND)).isEqualTo(10);
+    }
+
+    @Test
     void twoDatabases() {
         ConnectionPool warehousePool = Postgres.pool(2);
         ConnectionScopes shop = scopes;
