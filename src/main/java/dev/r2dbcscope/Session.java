@@ -62,6 +62,10 @@ final class Session implements GateOwner {
     private final Sinks.Empty<Void> exited = Sinks.empty();
     private final AtomicBoolean settled = new AtomicBoolean();
     private final Disposable.Swap acquireTimer = Disposables.swap();
+
+    /** A timer of its own, because the connection may arrive while the acquire timer is being armed. */
+    private final Disposable.Swap openingTimer = Disposables.swap();
+
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
 
     private final SettingChanges changes;
@@ -149,6 +153,11 @@ final class Session implements GateOwner {
         }
     }
 
+    private void disposeTimers() {
+        acquireTimer.dispose();
+        openingTimer.dispose();
+    }
+
     private void openingTimedOut() {
         if (settled.compareAndSet(false, true)) {
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
@@ -187,7 +196,7 @@ final class Session implements GateOwner {
                 .then(new Opening(this, arrived).run())
                 .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         if (!settled.get()) {
-            acquireTimer.update(timer(this::openingTimedOut));
+            openingTimer.update(timer(this::openingTimedOut));
         }
     }
 
@@ -206,7 +215,7 @@ final class Session implements GateOwner {
 
     private void prepared() {
         if (settled.compareAndSet(false, true)) {
-            acquireTimer.dispose();
+            disposeTimers();
             report.opened();
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.OPEN);
             prepared.tryEmitEmpty();
@@ -231,7 +240,7 @@ final class Session implements GateOwner {
 
     private void notPrepared(Throwable error) {
         if (settled.compareAndSet(false, true)) {
-            acquireTimer.dispose();
+            disposeTimers();
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
             if (ours) {
                 leaveUnopened(error);
@@ -337,7 +346,7 @@ final class Session implements GateOwner {
     private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
         return Shield.start(
                 () -> prepared.asMono().then(Mono.defer(() -> {
-                    acquireTimer.dispose();
+                    disposeTimers();
                     return new Exit(this, outcome, error).run();
                 })),
                 context);
