@@ -63,7 +63,7 @@ final class Session implements GateOwner {
     private final AtomicBoolean settled = new AtomicBoolean();
     private final Disposable.Swap acquireTimer = Disposables.swap();
 
-    /** A timer of its own, because the connection may arrive while the acquire timer is being armed. */
+    /** A timer of its own: each is armed and disposed of by whoever is in charge then, and neither replaces the other. */
     private final Disposable.Swap openingTimer = Disposables.swap();
 
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
@@ -131,10 +131,8 @@ final class Session implements GateOwner {
         }
         report.waiting();
         deadline = System.nanoTime() + options.acquireTimeout().toNanos();
+        acquireTimer.update(timer(this::acquireTimedOut));
         supply.acquire(this, context);
-        if (phase == Phase.ACQUIRING) {
-            acquireTimer.update(timer(this::acquireTimedOut));
-        }
     }
 
     private Disposable timer(Runnable expired) {
