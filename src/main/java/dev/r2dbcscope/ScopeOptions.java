@@ -4,6 +4,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -15,38 +16,79 @@ public final class ScopeOptions {
 
     private static final Duration FOR_EVER = Duration.ofDays(36_500);
 
-    private static final ScopeOptions DEFAULTS =
-            new ScopeOptions(null, Duration.ofSeconds(30), Duration.ofSeconds(5), 10_000, 64, Duration.ZERO, List.of());
+    private static final ScopeOptions DEFAULTS = new ScopeOptions(new Draft());
 
     private final @Nullable String name;
     private final Duration acquireTimeout;
     private final Duration releaseTimeout;
+    private final Duration hookTimeout;
     private final int maxBufferedRows;
     private final int maxStatementsInFlight;
     private final Duration leakThreshold;
+    private final Duration maxHold;
+    private final Duration maxIdle;
+    private final Duration statementTimeout;
+    private final Duration lockWaitTimeout;
+    private final SessionSettings settings;
     private final List<ScopeListener> listeners;
 
-    private ScopeOptions(
-            @Nullable String name,
-            Duration acquireTimeout,
-            Duration releaseTimeout,
-            int maxBufferedRows,
-            int maxStatementsInFlight,
-            Duration leakThreshold,
-            List<ScopeListener> listeners) {
-        this.name = name;
-        this.acquireTimeout = acquireTimeout;
-        this.releaseTimeout = releaseTimeout;
-        this.maxBufferedRows = maxBufferedRows;
-        this.maxStatementsInFlight = maxStatementsInFlight;
-        this.leakThreshold = leakThreshold;
-        this.listeners = listeners;
+    private ScopeOptions(Draft draft) {
+        this.name = draft.name;
+        this.acquireTimeout = draft.acquireTimeout;
+        this.releaseTimeout = draft.releaseTimeout;
+        this.hookTimeout = draft.hookTimeout;
+        this.maxBufferedRows = draft.maxBufferedRows;
+        this.maxStatementsInFlight = draft.maxStatementsInFlight;
+        this.leakThreshold = draft.leakThreshold;
+        this.maxHold = draft.maxHold;
+        this.maxIdle = draft.maxIdle;
+        this.statementTimeout = draft.statementTimeout;
+        this.lockWaitTimeout = draft.lockWaitTimeout;
+        this.settings = draft.settings;
+        this.listeners = draft.listeners;
+    }
+
+    /** The options while a copy is made; it starts as the defaults. */
+    private static final class Draft {
+
+        private @Nullable String name;
+        private Duration acquireTimeout = Duration.ofSeconds(30);
+        private Duration releaseTimeout = Duration.ofSeconds(5);
+        private Duration hookTimeout = Duration.ofSeconds(30);
+        private int maxBufferedRows = 10_000;
+        private int maxStatementsInFlight = 64;
+        private Duration leakThreshold = Duration.ZERO;
+        private Duration maxHold = Duration.ZERO;
+        private Duration maxIdle = Duration.ZERO;
+        private Duration statementTimeout = Duration.ZERO;
+        private Duration lockWaitTimeout = Duration.ZERO;
+        private SessionSettings settings = SessionSettings.none();
+        private List<ScopeListener> listeners = List.of();
+    }
+
+    private ScopeOptions with(Consumer<Draft> change) {
+        Draft draft = new Draft();
+        draft.name = name;
+        draft.acquireTimeout = acquireTimeout;
+        draft.releaseTimeout = releaseTimeout;
+        draft.hookTimeout = hookTimeout;
+        draft.maxBufferedRows = maxBufferedRows;
+        draft.maxStatementsInFlight = maxStatementsInFlight;
+        draft.leakThreshold = leakThreshold;
+        draft.maxHold = maxHold;
+        draft.maxIdle = maxIdle;
+        draft.statementTimeout = statementTimeout;
+        draft.lockWaitTimeout = lockWaitTimeout;
+        draft.settings = settings;
+        draft.listeners = listeners;
+        change.accept(draft);
+        return new ScopeOptions(draft);
     }
 
     /**
      * Returns the default options: named after the method that assembles the scope, an acquire timeout of 30 seconds, a
-     * release timeout of 5 seconds, at most 10,000 buffered rows and 64 statements in flight, no leak detection, no
-     * listener.
+     * release timeout of 5 seconds, a hook timeout of 30 seconds, at most 10,000 buffered rows and 64 statements in flight, no
+     * leak detection, no time limits, no session settings, no listener.
      *
      * @return the defaults
      */
@@ -66,8 +108,7 @@ public final class ScopeOptions {
         if (Objects.requireNonNull(name, "name").isBlank()) {
             throw new IllegalArgumentException("name must not be blank");
         }
-        return new ScopeOptions(
-                name, acquireTimeout, releaseTimeout, maxBufferedRows, maxStatementsInFlight, leakThreshold, listeners);
+        return with(draft -> draft.name = name);
     }
 
     /**
@@ -79,14 +120,7 @@ public final class ScopeOptions {
      * @throws IllegalArgumentException if it is zero or negative
      */
     public ScopeOptions withAcquireTimeout(Duration acquireTimeout) {
-        return new ScopeOptions(
-                name,
-                positive(acquireTimeout, "acquireTimeout"),
-                releaseTimeout,
-                maxBufferedRows,
-                maxStatementsInFlight,
-                leakThreshold,
-                listeners);
+        return with(draft -> draft.acquireTimeout = positive(acquireTimeout, "acquireTimeout"));
     }
 
     /**
@@ -98,14 +132,7 @@ public final class ScopeOptions {
      * @throws IllegalArgumentException if it is zero or negative
      */
     public ScopeOptions withReleaseTimeout(Duration releaseTimeout) {
-        return new ScopeOptions(
-                name,
-                acquireTimeout,
-                positive(releaseTimeout, "releaseTimeout"),
-                maxBufferedRows,
-                maxStatementsInFlight,
-                leakThreshold,
-                listeners);
+        return with(draft -> draft.releaseTimeout = positive(releaseTimeout, "releaseTimeout"));
     }
 
     /**
@@ -118,14 +145,7 @@ public final class ScopeOptions {
      * @throws IllegalArgumentException if it is zero or negative
      */
     public ScopeOptions withMaxBufferedRows(int maxBufferedRows) {
-        return new ScopeOptions(
-                name,
-                acquireTimeout,
-                releaseTimeout,
-                positive(maxBufferedRows, "maxBufferedRows"),
-                maxStatementsInFlight,
-                leakThreshold,
-                listeners);
+        return with(draft -> draft.maxBufferedRows = positive(maxBufferedRows, "maxBufferedRows"));
     }
 
     /**
@@ -140,8 +160,7 @@ public final class ScopeOptions {
         if (positive(maxStatementsInFlight, "maxStatementsInFlight") > 200) {
             throw new IllegalArgumentException("maxStatementsInFlight must be at most 200: " + maxStatementsInFlight);
         }
-        return new ScopeOptions(
-                name, acquireTimeout, releaseTimeout, maxBufferedRows, maxStatementsInFlight, leakThreshold, listeners);
+        return with(draft -> draft.maxStatementsInFlight = maxStatementsInFlight);
     }
 
     /**
@@ -153,17 +172,84 @@ public final class ScopeOptions {
      * @throws IllegalArgumentException if it is negative
      */
     public ScopeOptions withLeakThreshold(Duration leakThreshold) {
-        if (Objects.requireNonNull(leakThreshold, "leakThreshold").isNegative()) {
-            throw new IllegalArgumentException("leakThreshold must not be negative: " + leakThreshold);
-        }
-        return new ScopeOptions(
-                name,
-                acquireTimeout,
-                releaseTimeout,
-                maxBufferedRows,
-                maxStatementsInFlight,
-                capped(leakThreshold),
-                listeners);
+        return with(draft -> draft.leakThreshold = notNegative(leakThreshold, "leakThreshold"));
+    }
+
+    /**
+     * Bounds each hook that code inside the scope registered with {@link CurrentScope}. When it expires, the hook is
+     * cancelled, the listeners hear of it, and the next one runs.
+     *
+     * @param hookTimeout the bound of one hook, positive; 30 seconds by default
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is zero or negative
+     */
+    public ScopeOptions withHookTimeout(Duration hookTimeout) {
+        return with(draft -> draft.hookTimeout = positive(hookTimeout, "hookTimeout"));
+    }
+
+    /**
+     * Bounds how long a scope holds its connection. When it expires, the pipeline is cancelled and fails with a {@link
+     * ScopeTimeoutException}, and the scope exits as after any other error. Scopes that join another one are bound by
+     * that one's limits.
+     *
+     * @param maxHold the bound, from the arrival of the connection on; zero, the default, for none
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is negative
+     */
+    public ScopeOptions withMaxHold(Duration maxHold) {
+        return with(draft -> draft.maxHold = notNegative(maxHold, "maxHold"));
+    }
+
+    /**
+     * Bounds how long a scope holds its connection without using it: nothing is in flight, because the pipeline works on
+     * something else, or rows are ready and the subscriber does not ask for them. When it expires, the pipeline is
+     * cancelled and fails with a {@link ScopeTimeoutException}, and the scope exits as after any other error. Scopes that
+     * join another one are bound by that one's limits.
+     *
+     * @param maxIdle the bound of one such pause; zero, the default, for none
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is negative
+     */
+    public ScopeOptions withMaxIdle(Duration maxIdle) {
+        return with(draft -> draft.maxIdle = notNegative(maxIdle, "maxIdle"));
+    }
+
+    /**
+     * Bounds how long the database works on one statement. It is set on the connection when the scope begins and taken
+     * back at its exit; the database ends a statement that takes longer, which then fails with a {@link
+     * ScopeTimeoutException}.
+     *
+     * @param statementTimeout the bound, at least a millisecond; zero, the default, leaves it to the database
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is negative, or positive and shorter than a millisecond
+     */
+    public ScopeOptions withStatementTimeout(Duration statementTimeout) {
+        return with(draft -> draft.statementTimeout = milliseconds(statementTimeout, "statementTimeout"));
+    }
+
+    /**
+     * Bounds how long a statement waits for a lock. It is set on the connection when the scope begins and taken back at
+     * its exit; a statement that waits longer fails with a {@link ScopeTimeoutException}. For a transaction, {@link
+     * TransactionOptions#withLockWaitTimeout} comes first.
+     *
+     * @param lockWaitTimeout the bound, at least a millisecond; zero, the default, leaves it to the database
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is negative, or positive and shorter than a millisecond
+     */
+    public ScopeOptions withLockWaitTimeout(Duration lockWaitTimeout) {
+        return with(draft -> draft.lockWaitTimeout = milliseconds(lockWaitTimeout, "lockWaitTimeout"));
+    }
+
+    /**
+     * Sets what the database keeps for each connection, such as a role, a search path or a tenant, for the length of the
+     * scope.
+     *
+     * @param settings the settings; none by default
+     * @return a copy with those settings instead of the former ones
+     */
+    public ScopeOptions withSettings(SessionSettings settings) {
+        Objects.requireNonNull(settings, "settings");
+        return with(draft -> draft.settings = settings);
     }
 
     /**
@@ -176,14 +262,7 @@ public final class ScopeOptions {
         Objects.requireNonNull(listener, "listener");
         List<ScopeListener> more = new ArrayList<>(listeners);
         more.add(listener);
-        return new ScopeOptions(
-                name,
-                acquireTimeout,
-                releaseTimeout,
-                maxBufferedRows,
-                maxStatementsInFlight,
-                leakThreshold,
-                List.copyOf(more));
+        return with(draft -> draft.listeners = List.copyOf(more));
     }
 
     /**
@@ -241,6 +320,60 @@ public final class ScopeOptions {
     }
 
     /**
+     * Returns the bound of one hook.
+     *
+     * @return the hook timeout
+     */
+    public Duration hookTimeout() {
+        return hookTimeout;
+    }
+
+    /**
+     * Returns the bound of the time that a connection is held.
+     *
+     * @return the bound; zero if there is none
+     */
+    public Duration maxHold() {
+        return maxHold;
+    }
+
+    /**
+     * Returns the bound of the time that a connection is held without being used.
+     *
+     * @return the bound; zero if there is none
+     */
+    public Duration maxIdle() {
+        return maxIdle;
+    }
+
+    /**
+     * Returns the bound of one statement.
+     *
+     * @return the bound; zero if it is left to the database
+     */
+    public Duration statementTimeout() {
+        return statementTimeout;
+    }
+
+    /**
+     * Returns the bound of the wait for a lock.
+     *
+     * @return the bound; zero if it is left to the database
+     */
+    public Duration lockWaitTimeout() {
+        return lockWaitTimeout;
+    }
+
+    /**
+     * Returns the session settings.
+     *
+     * @return the settings
+     */
+    public SessionSettings settings() {
+        return settings;
+    }
+
+    /**
      * Returns the listeners.
      *
      * @return the listeners, in the order in which they are told
@@ -252,9 +385,10 @@ public final class ScopeOptions {
     @Override
     public String toString() {
         return "ScopeOptions[name=" + name + ", acquireTimeout=" + acquireTimeout + ", releaseTimeout="
-                + releaseTimeout + ", maxBufferedRows=" + maxBufferedRows + ", maxStatementsInFlight="
-                + maxStatementsInFlight + ", leakThreshold=" + leakThreshold + ", listeners=" + listeners.size()
-                + "]";
+                + releaseTimeout + ", hookTimeout=" + hookTimeout + ", maxBufferedRows=" + maxBufferedRows
+                + ", maxStatementsInFlight=" + maxStatementsInFlight + ", leakThreshold=" + leakThreshold + ", maxHold="
+                + maxHold + ", maxIdle=" + maxIdle + ", statementTimeout=" + statementTimeout + ", lockWaitTimeout="
+                + lockWaitTimeout + ", settings=" + settings + ", listeners=" + listeners.size() + "]";
     }
 
     static Duration positive(Duration value, String parameter) {
@@ -264,12 +398,26 @@ public final class ScopeOptions {
         return capped(value);
     }
 
+    private static Duration notNegative(Duration value, String parameter) {
+        if (Objects.requireNonNull(value, parameter).isNegative()) {
+            throw new IllegalArgumentException(parameter + " must not be negative: " + value);
+        }
+        return capped(value);
+    }
+
+    private static Duration milliseconds(Duration value, String parameter) {
+        if (!notNegative(value, parameter).isZero() && value.toMillis() == 0) {
+            throw new IllegalArgumentException(parameter + " must be at least a millisecond: " + value);
+        }
+        return capped(value);
+    }
+
     /** Whoever asks for more than a century means for ever; timers count nanoseconds in a long. */
     private static Duration capped(Duration value) {
         return value.compareTo(FOR_EVER) > 0 ? FOR_EVER : value;
     }
 
-    private static int positive(int value, String parameter) {
+    static int positive(int value, String parameter) {
         if (value <= 0) {
             throw new IllegalArgumentException(parameter + " must be positive: " + value);
         }

@@ -18,6 +18,13 @@ final class ScopeRoot {
                     .filter(java.util.Objects::nonNull)
                     .toList();
 
+    private static final Object INNERMOST = new Object() {
+        @Override
+        public String toString() {
+            return "the innermost connection scope";
+        }
+    };
+
     private final ConnectionFactory factory;
     private final Key key;
     private final LiveScopes live = new LiveScopes();
@@ -38,7 +45,7 @@ final class ScopeRoot {
 
     ScopeRoot(ConnectionFactory factory) {
         this.factory = factory;
-        this.key = new Key(innermost(factory));
+        this.key = new Key(unwrapped(factory));
         this.supply = new FactorySupply(factory);
     }
 
@@ -54,13 +61,19 @@ final class ScopeRoot {
         return supply;
     }
 
+    /** The innermost scope of this factory. */
     @Nullable
     Scope current(ContextView context) {
         return context.getOrDefault(key, null);
     }
 
+    /** The innermost scope of any factory. */
+    static @Nullable Scope innermost(ContextView context) {
+        return context.getOrDefault(INNERMOST, null);
+    }
+
     Context with(Scope scope, Context context) {
-        return context.put(key, scope);
+        return context.put(key, scope).put(INNERMOST, scope);
     }
 
     Dialect dialect(Connection physical) {
@@ -72,7 +85,7 @@ final class ScopeRoot {
         return PlainDialect.INSTANCE;
     }
 
-    private static ConnectionFactory innermost(ConnectionFactory factory) {
+    private static ConnectionFactory unwrapped(ConnectionFactory factory) {
         ConnectionFactory innermost = factory;
         while (innermost instanceof Wrapped<?> wrapped && wrapped.unwrap() instanceof ConnectionFactory inner) {
             innermost = inner;

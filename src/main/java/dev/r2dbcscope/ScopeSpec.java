@@ -32,19 +32,19 @@ record ScopeSpec(
             if (root.live().isDraining()) {
                 throw root.live().refusal(label);
             }
-            Session session = new Session(root, options, transaction, label, root.supply(), null);
-            return Scope.owning(session, transactional, context);
+            Scope around = ScopeRoot.innermost(context);
+            Session parent = around == null ? null : around.session();
+            return Scope.owning(Session.ownConnection(this, transaction, parent), transactional, context);
         }
         RuntimeException closed = current.closedErrorIfEnded();
         if (closed != null) {
             throw closed;
         }
         Session outer = current.session();
-        if (!transactional || outer.isTransactional()) {
+        if (transaction == null || outer.isTransactional()) {
             return Scope.joining(outer, label, transactional, context);
         }
-        Session section = new Session(root, options, transaction, label, new SectionSupply(outer), outer);
-        return Scope.owning(section, true, context);
+        return Scope.owning(Session.within(outer, this, transaction), true, context);
     }
 
     private <T> @Nullable ScopeSubscriber<T> subscriber(CoreSubscriber<? super T> actual, ScopeBody<T> body) {

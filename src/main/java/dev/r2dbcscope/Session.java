@@ -53,6 +53,7 @@ final class Session implements GateOwner {
     private final @Nullable TransactionOptions transaction;
     private final ScopeLabel label;
     private final Supply supply;
+    private final @Nullable Session parent;
     private final @Nullable Session outer;
     private final SessionReport report;
     private final RowBudget budget;
@@ -85,22 +86,36 @@ final class Session implements GateOwner {
     private volatile @Nullable Throwable commitError;
     private final AtomicReference<@Nullable ScopeRolledBackException> rollbackOnly = new AtomicReference<>();
 
-    Session(
+    private Session(
             ScopeRoot root,
             ScopeOptions options,
             @Nullable TransactionOptions transaction,
             ScopeLabel label,
             Supply supply,
+            @Nullable Session parent,
             @Nullable Session outer) {
         this.root = root;
         this.options = options;
         this.transaction = transaction;
         this.label = label;
         this.supply = supply;
+        this.parent = parent;
         this.outer = outer;
         this.budget = new RowBudget(options.maxBufferedRows());
         this.changes = new SettingChanges(outer == null ? null : outer.changes);
         this.report = new SessionReport(this);
+    }
+
+    /** A session with a connection of its own; the parent is the scope around it, of whatever factory. */
+    static Session ownConnection(ScopeSpec spec, @Nullable TransactionOptions transaction, @Nullable Session parent) {
+        ScopeRoot root = spec.root();
+        return new Session(root, spec.options(), transaction, spec.label(), root.supply(), parent, null);
+    }
+
+    /** A transaction on the connection of an outer session. */
+    static Session within(Session outer, ScopeSpec spec, TransactionOptions transaction) {
+        return new Session(
+                spec.root(), spec.options(), transaction, spec.label(), new SectionSupply(outer), outer, outer);
     }
 
     void ownedBy(Scope owner) {
@@ -469,6 +484,13 @@ final class Session implements GateOwner {
         return changes;
     }
 
+    /** The session of the scope around this one, of whatever connection factory; {@code null} for an outermost one. */
+    @Nullable
+    Session parent() {
+        return parent;
+    }
+
+    /** Whether it uses the connection of an outer session. */
     boolean isNested() {
         return outer != null;
     }

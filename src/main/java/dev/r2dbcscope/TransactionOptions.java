@@ -5,36 +5,86 @@ import io.r2dbc.spi.Option;
 import io.r2dbc.spi.TransactionDefinition;
 import java.time.Duration;
 import java.util.Objects;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
- * How a transaction begins. Immutable and thread-safe: every {@code with} method returns a copy. What is not set is left
+ * How a transaction begins and ends. Immutable and thread-safe: every {@code with} method returns a copy. What is not set is left
  * to the database.
  *
  * @see ConnectionScopes#transactions(TransactionOptions)
  */
 public final class TransactionOptions implements TransactionDefinition {
 
-    private static final TransactionOptions DEFAULTS = new TransactionOptions(null, null, null);
+    private static final TransactionOptions DEFAULTS = new TransactionOptions(new Draft());
 
+    private final Propagation propagation;
     private final @Nullable IsolationLevel isolation;
     private final @Nullable Boolean readOnly;
     private final @Nullable Duration lockWaitTimeout;
+    private final OnCancel onCancel;
+    private final Duration completionTimeout;
+    private final int emitAfterCommit;
+    private final @Nullable RetryPolicy retry;
 
-    private TransactionOptions(
-            @Nullable IsolationLevel isolation, @Nullable Boolean readOnly, @Nullable Duration lockWaitTimeout) {
-        this.isolation = isolation;
-        this.readOnly = readOnly;
-        this.lockWaitTimeout = lockWaitTimeout;
+    private TransactionOptions(Draft draft) {
+        this.propagation = draft.propagation;
+        this.isolation = draft.isolation;
+        this.readOnly = draft.readOnly;
+        this.lockWaitTimeout = draft.lockWaitTimeout;
+        this.onCancel = draft.onCancel;
+        this.completionTimeout = draft.completionTimeout;
+        this.emitAfterCommit = draft.emitAfterCommit;
+        this.retry = draft.retry;
+    }
+
+    /** The options while a copy is made; it starts as the defaults. */
+    private static final class Draft {
+
+        private Propagation propagation = Propagation.REQUIRED;
+        private @Nullable IsolationLevel isolation;
+        private @Nullable Boolean readOnly;
+        private @Nullable Duration lockWaitTimeout;
+        private OnCancel onCancel = OnCancel.ROLLBACK;
+        private Duration completionTimeout = Duration.ofSeconds(30);
+        private int emitAfterCommit;
+        private @Nullable RetryPolicy retry;
+    }
+
+    private TransactionOptions with(Consumer<Draft> change) {
+        Draft draft = new Draft();
+        draft.propagation = propagation;
+        draft.isolation = isolation;
+        draft.readOnly = readOnly;
+        draft.lockWaitTimeout = lockWaitTimeout;
+        draft.onCancel = onCancel;
+        draft.completionTimeout = completionTimeout;
+        draft.emitAfterCommit = emitAfterCommit;
+        draft.retry = retry;
+        change.accept(draft);
+        return new TransactionOptions(draft);
     }
 
     /**
-     * Returns the default options: isolation level, access mode and lock wait timeout are those of the database.
+     * Returns the default options: propagation {@link Propagation#REQUIRED}; isolation level, access mode and lock wait
+     * timeout are those of the database; {@link OnCancel#ROLLBACK}; a {@code Flux} emits its elements as they come; no
+     * retry.
      *
      * @return the defaults
      */
     public static TransactionOptions defaults() {
         return DEFAULTS;
+    }
+
+    /**
+     * Sets what a transaction does inside another scope, and without one.
+     *
+     * @param propagation the mode, {@link Propagation#REQUIRED} by default
+     * @return a copy with that mode
+     */
+    public TransactionOptions withPropagation(Propagation propagation) {
+        Objects.requireNonNull(propagation, "propagation");
+        return with(draft -> draft.propagation = propagation);
     }
 
     /**
@@ -44,7 +94,8 @@ public final class TransactionOptions implements TransactionDefinition {
      * @return a copy with that level
      */
     public TransactionOptions withIsolation(IsolationLevel isolation) {
-        return new TransactionOptions(Objects.requireNonNull(isolation, "isolation"), readOnly, lockWaitTimeout);
+        Objects.requireNonNull(isolation, "isolation");
+        return with(draft -> draft.isolation = isolation);
     }
 
     /**
@@ -54,7 +105,7 @@ public final class TransactionOptions implements TransactionDefinition {
      * @return a copy with that mode
      */
     public TransactionOptions withReadOnly(boolean readOnly) {
-        return new TransactionOptions(isolation, readOnly, lockWaitTimeout);
+        return with(draft -> draft.readOnly = readOnly);
     }
 
     /**
@@ -69,7 +120,65 @@ public final class TransactionOptions implements TransactionDefinition {
         if (ScopeOptions.positive(lockWaitTimeout, "lockWaitTimeout").toMillis() == 0) {
             throw new IllegalArgumentException("lockWaitTimeout must be at least a millisecond: " + lockWaitTimeout);
         }
-        return new TransactionOptions(isolation, readOnly, lockWaitTimeout);
+        return with(draft -> draft.lockWaitTimeout = lockWaitTimeout);
+    }
+
+    /**
+     * Sets what a cancelled transaction does.
+     *
+     * @param onCancel the choice, {@link OnCancel#ROLLBACK} by default
+     * @return a copy with that choice
+     */
+    public TransactionOptions withOnCancel(OnCancel onCancel) {
+        Objects.requireNonNull(onCancel, "onCancel");
+        return with(draft -> draft.onCancel = onCancel);
+    }
+
+    /**
+     * Bounds how long a pipeline goes on after its subscriber cancelled: under {@link OnCancel#COMPLETE}, and in code that
+     * cannot be cancelled, see {@link ScopeBridge}. When it expires, the transaction rolls back.
+     *
+     * @param completionTimeout the bound, positive; 30 seconds by default
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is zero or negative
+     */
+    public TransactionOptions withCompletionTimeout(Duration completionTimeout) {
+        return with(draft -> draft.completionTimeout = ScopeOptions.positive(completionTimeout, "completionTimeout"));
+    }
+
+    /**
+     * Lets a {@code Flux} hold its elements back until the COMMIT has succeeded. If there are more elements than the
+     * bound, it fails with a {@link HeldBackOverflowException} and rolls back. A {@code Mono} always emits after the
+     * COMMIT.
+     *
+     * @param max the most elements that are held in memory, positive
+     * @return a copy that emits after the COMMIT
+     * @throws IllegalArgumentException if it is zero or negative
+     */
+    public TransactionOptions withEmitAfterCommit(int max) {
+        return with(draft -> draft.emitAfterCommit = ScopeOptions.positive(max, "max"));
+    }
+
+    /**
+     * Retries the transaction as the policy says. Only the scope that begins the transaction retries, never one that joins
+     * it or is a savepoint within it. A {@code Flux} can be retried only if it emits after the COMMIT, see {@link
+     * #withEmitAfterCommit(int)}; otherwise assembling it fails with an {@link IllegalArgumentException}.
+     *
+     * @param retry the policy; by default nothing is retried
+     * @return a copy with that policy
+     */
+    public TransactionOptions withRetry(RetryPolicy retry) {
+        Objects.requireNonNull(retry, "retry");
+        return with(draft -> draft.retry = retry);
+    }
+
+    /**
+     * Returns the propagation mode.
+     *
+     * @return the mode
+     */
+    public Propagation propagation() {
+        return propagation;
     }
 
     /**
@@ -99,6 +208,42 @@ public final class TransactionOptions implements TransactionDefinition {
         return lockWaitTimeout;
     }
 
+    /**
+     * Returns what a cancelled transaction does.
+     *
+     * @return the choice
+     */
+    public OnCancel onCancel() {
+        return onCancel;
+    }
+
+    /**
+     * Returns the bound of what goes on after a cancel.
+     *
+     * @return the completion timeout
+     */
+    public Duration completionTimeout() {
+        return completionTimeout;
+    }
+
+    /**
+     * Returns how many elements a {@code Flux} holds back until the COMMIT.
+     *
+     * @return the bound, in elements; zero if they are emitted as they come
+     */
+    public int emitAfterCommit() {
+        return emitAfterCommit;
+    }
+
+    /**
+     * Returns the retry policy.
+     *
+     * @return the policy, or {@code null} if nothing is retried
+     */
+    public @Nullable RetryPolicy retry() {
+        return retry;
+    }
+
     /** Shows the options to a driver under the constants of {@link TransactionDefinition}. */
     @Override
     public <T> @Nullable T getAttribute(Option<T> option) {
@@ -113,7 +258,8 @@ public final class TransactionOptions implements TransactionDefinition {
 
     @Override
     public String toString() {
-        return "TransactionOptions[isolation=" + isolation + ", readOnly=" + readOnly + ", lockWaitTimeout="
-                + lockWaitTimeout + "]";
+        return "TransactionOptions[propagation=" + propagation + ", isolation=" + isolation + ", readOnly=" + readOnly
+                + ", lockWaitTimeout=" + lockWaitTimeout + ", onCancel=" + onCancel + ", completionTimeout="
+                + completionTimeout + ", emitAfterCommit=" + emitAfterCommit + ", retry=" + retry + "]";
     }
 }

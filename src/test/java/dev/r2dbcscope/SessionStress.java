@@ -23,8 +23,10 @@ public class SessionStress {
     private static class Stage {
         final ScriptedDatabase database = new ScriptedDatabase();
         final ScopeRoot root = new ScopeRoot(database);
-        final Session session =
-                new Session(root, ScopeOptions.defaults(), TransactionOptions.defaults(), LABEL, root.supply(), null);
+        final Session session = Session.ownConnection(
+                new ScopeSpec(root, ScopeOptions.defaults(), TransactionOptions.defaults(), LABEL),
+                TransactionOptions.defaults(),
+                null);
         final AtomicInteger signals = new AtomicInteger();
         final AtomicInteger opened = new AtomicInteger();
         Connection connection;
