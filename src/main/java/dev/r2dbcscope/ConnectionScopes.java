@@ -35,7 +35,8 @@ import reactor.util.context.ContextView;
  * <ul>
  *   <li><strong>Lifetime.</strong> Nothing happens before subscription, and every subscription has a scope of its own. A
  *       scope inside another one of the same connection factory joins it; only the outermost opens and releases. A
- *       transaction inside a plain scope uses its connection and holds it exclusively meanwhile.
+ *       transaction inside a plain scope uses its connection and holds it exclusively meanwhile. {@link Propagation} is the
+ *       choice of something else.
  *   <li><strong>Endings.</strong> When the pipeline completes, fails or is cancelled, the scope admits no further statement,
  *       awaits those in flight, commits (on complete) or rolls back (on error and cancel) if it is a transaction, and
  *       releases the connection, once. The subscriber gets its terminal signal only then; on error it is the original
@@ -121,6 +122,21 @@ public final class ConnectionScopes {
      */
     public ConnectionScopes transactions(TransactionOptions options) {
         return new ConnectionScopes(root, scopedFactory, this.options, Objects.requireNonNull(options, "options"));
+    }
+
+    /**
+     * Returns a variant whose transactions have the given propagation and otherwise the options of this one. It shares
+     * everything else with this one.
+     *
+     * <pre>{@code
+     * Mono<Void> audited = scopes.transactions(Propagation.REQUIRES_NEW).inTransaction(c -> audit(c, order));
+     * }</pre>
+     *
+     * @param propagation the mode
+     * @return the variant
+     */
+    public ConnectionScopes transactions(Propagation propagation) {
+        return transactions(transactionOptions.withPropagation(propagation));
     }
 
     // closures -------------------------------------------------------------------------------------------------------

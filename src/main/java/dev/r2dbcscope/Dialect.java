@@ -34,6 +34,30 @@ public interface Dialect {
     }
 
     /**
+     * Sets a savepoint. It must fail in a transaction in which a statement has failed, on databases that admit nothing
+     * more then.
+     *
+     * @param connection the connection as the factory delivered it, in a transaction, on which nothing is in flight
+     * @param name the savepoint's name: letters, digits and underscores
+     * @return completes when the savepoint was set
+     */
+    default Publisher<Void> createSavepoint(Connection connection, String name) {
+        return connection.createSavepoint(name);
+    }
+
+    /**
+     * Releases a savepoint. It must fail if a statement failed since the savepoint was set, on databases that admit
+     * nothing more until it is rolled back to.
+     *
+     * @param connection the connection as the factory delivered it, on which nothing is in flight
+     * @param name the savepoint's name: letters, digits and underscores
+     * @return completes when the savepoint was released
+     */
+    default Publisher<Void> releaseSavepoint(Connection connection, String name) {
+        return connection.releaseSavepoint(name);
+    }
+
+    /**
      * Sets the statement timeout and the lock wait timeout of a connection back to what they were when it was opened, after
      * code inside a scope changed them by way of the SPI. The connection is idle and outside a transaction.
      *

@@ -24,6 +24,9 @@ import reactor.core.publisher.Mono;
  *   <tr><td>failed</td><td>ROLLBACK</td><td>the original error, the exit's failure suppressed under it</td></tr>
  *   <tr><td>cancelled</td><td>ROLLBACK</td><td>nothing; the listeners hear of a failure</td></tr>
  * </table>
+ *
+ * <p>For a savepoint, read RELEASE SAVEPOINT for COMMIT, ROLLBACK TO SAVEPOINT for ROLLBACK, and the return of the
+ * connection to the transaction around it for its release.
  */
 final class Exit {
 
@@ -79,21 +82,52 @@ final class Exit {
         }
         Throwable doomed = session.rollbackOnly();
         if (outcome == ScopeOutcome.COMPLETED && doomed == null) {
-            return bounded(connection::commitTransaction, () -> "COMMIT was not answered, so its outcome is unknown")
-                    .doOnSuccess(ignored -> committed = true)
-                    .onErrorResume(e -> {
-                        commitError = e;
-                        return e instanceof ScopeReleaseException ? Mono.error(e) : Mono.empty();
-                    });
+            return session.isSavepoint() ? releaseSavepoint() : commit();
         }
         if (outcome == ScopeOutcome.COMPLETED) {
             commitError = doomed;
         }
-        return rollback();
+        return session.isSavepoint() ? rollbackToSavepoint() : rollback();
+    }
+
+    private Mono<Void> commit() {
+        return bounded(connection::commitTransaction, () -> "COMMIT was not answered, so its outcome is unknown")
+                .doOnSuccess(ignored -> committed = true)
+                .onErrorResume(e -> {
+                    commitError = e;
+                    return e instanceof ScopeReleaseException ? Mono.error(e) : Mono.empty();
+                });
     }
 
     private Mono<Void> rollback() {
         return bounded(connection::rollbackTransaction, () -> "ROLLBACK was not answered");
+    }
+
+    /** The database refuses it when a statement failed after the savepoint, whose error the pipeline kept to itself. */
+    private Mono<Void> releaseSavepoint() {
+        return dropSavepoint().doOnSuccess(ignored -> committed = true).onErrorResume(e -> {
+            commitError = e instanceof ScopeReleaseException
+                    ? e
+                    : new ScopeRolledBackException(
+                            "The savepoint was rolled back to, because a statement after it had failed",
+                            session.label(),
+                            e);
+            return e == commitError ? Mono.error(e) : rollbackToSavepoint();
+        });
+    }
+
+    /** What was done since the savepoint is undone; the transaction around it goes on. */
+    private Mono<Void> rollbackToSavepoint() {
+        return bounded(
+                        () -> connection.rollbackTransactionToSavepoint(session.savepoint()),
+                        () -> "ROLLBACK TO SAVEPOINT was not answered")
+                .then(dropSavepoint());
+    }
+
+    private Mono<Void> dropSavepoint() {
+        return bounded(
+                () -> session.dialect().releaseSavepoint(connection, session.savepoint()),
+                () -> "RELEASE SAVEPOINT was not answered");
     }
 
     /** Whoever used the connection may have left a transaction of his own open, or a failed COMMIT has. */
@@ -101,7 +135,7 @@ final class Exit {
         if (session.isCondemned()) {
             return condemned();
         }
-        boolean foreign = session.isNested() && !session.hasBegun();
+        boolean foreign = session.isNested() && (session.isSavepoint() || !session.hasBegun());
         if (foreign || !session.autoCommits() || connection.isAutoCommit()) {
             return Mono.empty();
         }

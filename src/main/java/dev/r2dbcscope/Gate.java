@@ -53,6 +53,7 @@ final class Gate {
     private volatile Closing closing = Closing.OPEN;
     private final Disposable.Swap watch = Disposables.swap();
     private @Nullable Exchange watched;
+    private volatile @Nullable Exchange reprieved;
     private boolean abandoned;
     private boolean sealed;
 
@@ -197,24 +198,30 @@ final class Gate {
 
     /**
      * Bounds the wait of the first in the queue behind a transaction that holds the connection: if the transaction itself
-     * waits for that statement, because the statement lost its Context, this ends what would last for ever.
+     * waits for that statement, because the statement lost its Context, this ends what would last for ever. A transaction
+     * that works is given time.
      */
     private void watch(Exchange head) {
         Exchange holder = inFlight.get(0);
-        if (!holder.holdsForOthers() || watched == head) {
+        if (!holder.holdsForOthers() || watched == head && reprieved != head) {
             return;
         }
         watched = head;
+        reprieved = null;
         watch.update(Schedulers.parallel()
-                .schedule(
-                        () -> {
-                            if (!holder.isEnded() && head.withdraw()) {
-                                head.refuse(owner.heldError(head.sql(), holder.sql()));
-                                run();
-                            }
-                        },
-                        owner.longestHold().toNanos(),
-                        TimeUnit.NANOSECONDS));
+                .schedule(() -> overdue(head, holder), owner.longestHold().toNanos(), TimeUnit.NANOSECONDS));
+    }
+
+    private void overdue(Exchange head, Exchange holder) {
+        if (holder.isEnded()) {
+            return;
+        }
+        if (holder.isWorking()) {
+            reprieved = head;
+        } else if (head.withdraw()) {
+            head.refuse(owner.heldError(head.sql(), holder.sql()));
+        }
+        run();
     }
 
     /** All older ones were told when the newest was admitted or came to wait. */
@@ -333,6 +340,13 @@ final class Gate {
 
     int inFlight() {
         return flying;
+    }
+
+    /** Whether the database is at work, and not waiting for a subscriber to ask for rows. */
+    boolean isWorking() {
+        Exchange running = oldest;
+        return running != null
+                && (running.holdsForOthers() ? running.isWorking() : running.state() != ScopeState.BLOCKED_BY_DEMAND);
     }
 
     int waitingCount() {

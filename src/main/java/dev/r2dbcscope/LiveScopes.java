@@ -23,7 +23,7 @@ final class LiveScopes {
     /** Adds a session; says whether it may go on. */
     boolean add(Session session) {
         live.put(session.report().id(), session);
-        if (draining && !session.isNested()) {
+        if (draining && !session.isInsideItsRoot()) {
             remove(session);
             return false;
         }

@@ -4,7 +4,8 @@ import io.r2dbc.spi.Connection;
 import reactor.core.publisher.Mono;
 
 /**
- * Makes a connection ready for a scope: rolls back what somebody left open on it, and begins the transaction.
+ * Makes a connection ready for a scope: rolls back what somebody left open on it, and begins the transaction or sets
+ * the savepoint.
  *
  * <p>Nothing else is sent meanwhile, so the driver's own idea of the transaction status, which r2dbc-postgresql consults
  * before it sends BEGIN, is true.
@@ -42,6 +43,10 @@ final class Opening {
         TransactionOptions transaction = session.transaction();
         if (transaction == null || session.isCondemned()) {
             return Mono.empty();
+        }
+        if (session.isSavepoint()) {
+            return Shield.lazily(() -> session.dialect().createSavepoint(connection, session.savepoint()))
+                    .doOnSuccess(done -> session.begun());
         }
         if (transaction.isolation() != null) {
             session.changes().beginning(connection);

@@ -33,8 +33,8 @@ final class Scope {
         this.context = context;
     }
 
-    static Scope owning(Session session, boolean transactional, ContextView context) {
-        Scope scope = new Scope(session, session.label(), true, transactional, context);
+    static Scope owning(Session session, ContextView context) {
+        Scope scope = new Scope(session, session.label(), true, session.isTransactional(), context);
         session.ownedBy(scope);
         return scope;
     }
@@ -106,7 +106,11 @@ final class Scope {
     /** The session for a statement that is subscribed to in the given context: that of the innermost transaction. */
     Session sessionFor(ContextView subscriber) {
         Scope innermost = session.root().current(subscriber);
-        return innermost != null && innermost.session.isWithin(session) ? innermost.session : session;
+        Session inside = innermost == null ? null : innermost.session;
+        while (inside != null && !inside.isWithin(session)) {
+            inside = inside.parent();
+        }
+        return inside == null ? session : inside;
     }
 
     void requireOpen() {

@@ -26,25 +26,83 @@ record ScopeSpec(
 
     /** Joins the current scope of the same {@link ConnectionFactory}, or makes one that owns a session. */
     private Scope enter(ContextView context) {
-        boolean transactional = transaction != null;
         Scope current = root.current(context);
-        if (current == null) {
-            if (root.live().isDraining()) {
-                throw root.live().refusal(label);
-            }
-            Scope around = ScopeRoot.innermost(context);
-            Session parent = around == null ? null : around.session();
-            return Scope.owning(Session.ownConnection(this, transaction, parent), transactional, context);
+        if (current == null && root.live().isDraining()) {
+            throw root.live().refusal(label);
         }
-        RuntimeException closed = current.closedErrorIfEnded();
+        RuntimeException closed = current == null ? null : current.closedErrorIfEnded();
         if (closed != null) {
             throw closed;
         }
-        Session outer = current.session();
-        if (transaction == null || outer.isTransactional()) {
-            return Scope.joining(outer, label, transactional, context);
+        if (transaction == null) {
+            return plain(current, context);
         }
-        return Scope.owning(Session.within(outer, this, transaction), true, context);
+        Session around = current == null ? null : current.session();
+        if (around == null || !around.isTransactional()) {
+            return switch (transaction.propagation()) {
+                case REQUIRED, REQUIRES_NEW, NESTED -> begin(around, transaction, context);
+                case SUPPORTS, NOT_SUPPORTED, NEVER -> plain(current, context);
+                case MANDATORY ->
+                    throw new ScopePropagationException(
+                            "MANDATORY, and there is no transaction to join"
+                                    + (around == null ? "" : " in " + around.label())
+                                    + ": call it from within a transaction, or choose REQUIRED",
+                            label);
+            };
+        }
+        return switch (transaction.propagation()) {
+            case REQUIRED, MANDATORY, SUPPORTS -> join(around, transaction, context);
+            case NESTED -> {
+                around.requireCompatible(transaction, label);
+                yield within(around, transaction, context);
+            }
+            case REQUIRES_NEW -> ownConnection(transaction, context);
+            case NOT_SUPPORTED -> ownConnection(null, context);
+            case NEVER ->
+                throw new ScopePropagationException(
+                        "NEVER, and there is a transaction, of " + around.label()
+                                + ": call it from outside, or choose NOT_SUPPORTED",
+                        label);
+        };
+    }
+
+    /** Whether a subscription with this Context begins a transaction, which is more than joining one. */
+    boolean begins(ContextView context) {
+        if (transaction == null) {
+            return false;
+        }
+        Scope current = root.current(context);
+        return switch (transaction.propagation()) {
+            case REQUIRED, NESTED -> current == null || !current.session().isTransactional();
+            case REQUIRES_NEW -> true;
+            case MANDATORY, SUPPORTS, NOT_SUPPORTED, NEVER -> false;
+        };
+    }
+
+    private Scope plain(@Nullable Scope current, ContextView context) {
+        return current == null ? ownConnection(null, context) : Scope.joining(current.session(), label, false, context);
+    }
+
+    private Scope begin(@Nullable Session around, TransactionOptions transaction, ContextView context) {
+        return around == null ? ownConnection(transaction, context) : within(around, transaction, context);
+    }
+
+    private Scope join(Session around, TransactionOptions transaction, ContextView context) {
+        around.requireCompatible(transaction, label);
+        return Scope.joining(around, label, true, context);
+    }
+
+    private Scope ownConnection(@Nullable TransactionOptions transaction, ContextView context) {
+        return Scope.owning(Session.ownConnection(this, transaction, parent(context)), context);
+    }
+
+    private Scope within(Session around, TransactionOptions transaction, ContextView context) {
+        return Scope.owning(Session.within(around, this, transaction, parent(context)), context);
+    }
+
+    private static @Nullable Session parent(ContextView context) {
+        Scope innermost = ScopeRoot.innermost(context);
+        return innermost == null ? null : innermost.session();
     }
 
     private <T> @Nullable ScopeSubscriber<T> subscriber(CoreSubscriber<? super T> actual, ScopeBody<T> body) {

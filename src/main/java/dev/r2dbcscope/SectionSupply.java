@@ -7,9 +7,9 @@ import reactor.core.publisher.Mono;
 import reactor.util.context.ContextView;
 
 /**
- * The connection of an outer scope, for the length of a transaction inside it.
+ * The connection of an outer scope, for the length of a transaction inside it, or of a savepoint in its transaction.
  *
- * <p>The transaction holds the outer scope's gate exclusively: siblings that use the same connection wait, so that none
+ * <p>It holds the outer scope's gate exclusively: siblings that use the same connection wait, so that none
  * of their statements becomes part of a transaction that is not theirs.
  */
 final class SectionSupply implements Supply {
@@ -84,8 +84,14 @@ final class SectionSupply implements Supply {
         }
 
         @Override
+        boolean isWorking() {
+            Gate inner = session.gateIfOpen();
+            return inner != null && inner.isWorking();
+        }
+
+        @Override
         String sql() {
-            return "the transaction of " + session.label();
+            return (session.isSavepoint() ? "the savepoint of " : "the transaction of ") + session.label();
         }
 
         @Override

@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.IsolationLevel;
 import io.r2dbc.spi.R2dbcException;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
@@ -112,10 +113,10 @@ final class Session implements GateOwner {
         return new Session(root, spec.options(), transaction, spec.label(), root.supply(), parent, null);
     }
 
-    /** A transaction on the connection of an outer session. */
-    static Session within(Session outer, ScopeSpec spec, TransactionOptions transaction) {
+    /** A transaction, or a savepoint in one, on the connection of an outer session. */
+    static Session within(Session outer, ScopeSpec spec, TransactionOptions transaction, @Nullable Session parent) {
         return new Session(
-                spec.root(), spec.options(), transaction, spec.label(), new SectionSupply(outer), outer, outer);
+                spec.root(), spec.options(), transaction, spec.label(), new SectionSupply(outer), parent, outer);
     }
 
     void ownedBy(Scope owner) {
@@ -490,6 +491,53 @@ final class Session implements GateOwner {
         return parent;
     }
 
+    /** Whether one of the sessions around it uses the same connection factory. */
+    boolean isInsideItsRoot() {
+        for (Session around = parent; around != null; around = around.parent) {
+            if (around.root == root) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** Whether it is a savepoint in the transaction of an outer session. */
+    boolean isSavepoint() {
+        return outer != null && outer.isTransactional();
+    }
+
+    /** The name of the savepoint, unique within its transaction. */
+    String savepoint() {
+        return "scope_" + report.id();
+    }
+
+    /** Whether a transaction with these options can be part of this one. */
+    void requireCompatible(TransactionOptions inner, ScopeLabel innerLabel) {
+        Session begins = this;
+        while (begins.isSavepoint() && begins.outer != null) {
+            begins = begins.outer;
+        }
+        TransactionOptions begun = begins.transaction;
+        if (begun == null) {
+            return;
+        }
+        IsolationLevel isolation = inner.isolation();
+        if (isolation != null && !isolation.equals(begun.isolation())) {
+            IsolationLevel other = begun.isolation();
+            throw new ScopePropagationException(
+                    "It asks for the isolation level " + isolation.asSql() + " inside a transaction that began with "
+                            + (other == null ? "the database's own level" : other.asSql()) + ", that of "
+                            + begins.label + ": begin that one with the level too, or choose REQUIRES_NEW",
+                    innerLabel);
+        }
+        if (Boolean.FALSE.equals(inner.readOnly()) && Boolean.TRUE.equals(begun.readOnly())) {
+            throw new ScopePropagationException(
+                    "It asks for a transaction that writes inside a read-only one, that of " + begins.label
+                            + ": begin that one without read-only, or choose REQUIRES_NEW",
+                    innerLabel);
+        }
+    }
+
     /** Whether it uses the connection of an outer session. */
     boolean isNested() {
         return outer != null;
@@ -497,7 +545,7 @@ final class Session implements GateOwner {
 
     /** Whether the connection of an outer session is in a transaction that no scope has begun. */
     boolean isInForeignTransaction(Connection connection) {
-        return outer != null && outer.autoCommits() && !connection.isAutoCommit();
+        return outer != null && !isSavepoint() && outer.autoCommits() && !connection.isAutoCommit();
     }
 
     /** Whether this is the given session or a transaction inside it. */

@@ -37,7 +37,7 @@ class OptionsTest {
             assertNull("lockWaitTimeout", () -> transaction.withLockWaitTimeout(null));
             assertNull("connectionFactory", () -> ConnectionScopes.of(null));
             assertNull("options", () -> scopes.with(null));
-            assertNull("options", () -> scopes.transactions(null));
+            assertNull("options", () -> scopes.transactions((TransactionOptions) null));
             assertNull("function", () -> scopes.withConnection(null));
             assertNull("function", () -> scopes.withConnectionMany(null));
             assertNull("function", () -> scopes.inTransaction(null));
@@ -63,7 +63,26 @@ class OptionsTest {
             assertRefused("acquireTimeout must be positive: " + value, () -> defaults.withAcquireTimeout(value));
             assertRefused("releaseTimeout must be positive: " + value, () -> defaults.withReleaseTimeout(value));
             assertRefused("lockWaitTimeout must be positive: " + value, () -> transaction.withLockWaitTimeout(value));
+            assertRefused("hookTimeout must be positive: " + value, () -> defaults.withHookTimeout(value));
+            assertRefused(
+                    "completionTimeout must be positive: " + value, () -> transaction.withCompletionTimeout(value));
             assertRefused("timeout must be positive: " + value, () -> scopes.drain(value));
+        }
+
+        @Test
+        void limitsThatCannotBeMetAreRefusedWithTheirValue() {
+            Duration negative = Duration.ofMillis(-1);
+            Duration tiny = Duration.ofNanos(1);
+            assertRefused("maxHold must not be negative: PT-0.001S", () -> defaults.withMaxHold(negative));
+            assertRefused("maxIdle must not be negative: PT-0.001S", () -> defaults.withMaxIdle(negative));
+            assertRefused(
+                    "statementTimeout must not be negative: PT-0.001S", () -> defaults.withStatementTimeout(negative));
+            assertRefused(
+                    "statementTimeout must be at least a millisecond: PT0.000000001S",
+                    () -> defaults.withStatementTimeout(tiny));
+            assertRefused(
+                    "lockWaitTimeout must be at least a millisecond: PT0.000000001S",
+                    () -> defaults.withLockWaitTimeout(tiny));
         }
 
         @ParameterizedTest
@@ -73,6 +92,7 @@ class OptionsTest {
             assertRefused(
                     "maxStatementsInFlight must be positive: " + value,
                     () -> defaults.withMaxStatementsInFlight(value));
+            assertRefused("max must be positive: " + value, () -> transaction.withEmitAfterCommit(value));
         }
 
         @ParameterizedTest
@@ -136,14 +156,63 @@ class OptionsTest {
 
         @Test
         void ofTheDefaultsDoNotChangeThem() {
-            defaults.withName("other").withListener(event -> {}).withMaxBufferedRows(1);
-            transaction.withReadOnly(true).withIsolation(IsolationLevel.SERIALIZABLE);
+            String before = defaults + " " + transaction;
+            defaults.withName("other")
+                    .withListener(event -> {})
+                    .withMaxBufferedRows(1)
+                    .withHookTimeout(Duration.ofSeconds(1))
+                    .withMaxHold(Duration.ofSeconds(2))
+                    .withMaxIdle(Duration.ofSeconds(3))
+                    .withStatementTimeout(Duration.ofSeconds(4))
+                    .withLockWaitTimeout(Duration.ofSeconds(5));
+            transaction
+                    .withReadOnly(true)
+                    .withIsolation(IsolationLevel.SERIALIZABLE)
+                    .withPropagation(Propagation.NESTED)
+                    .withOnCancel(OnCancel.COMMIT)
+                    .withCompletionTimeout(Duration.ofSeconds(6))
+                    .withEmitAfterCommit(7);
 
-            assertThat(ScopeOptions.defaults())
-                    .hasToString("ScopeOptions[name=null, acquireTimeout=PT30S, releaseTimeout=PT5S,"
-                            + " maxBufferedRows=10000, maxStatementsInFlight=64, leakThreshold=PT0S, listeners=0]");
-            assertThat(TransactionOptions.defaults())
-                    .hasToString("TransactionOptions[isolation=null, readOnly=null, lockWaitTimeout=null]");
+            assertThat(ScopeOptions.defaults() + " " + TransactionOptions.defaults())
+                    .isEqualTo(before)
+                    .contains("name=null, acquireTimeout=PT30S, releaseTimeout=PT5S, hookTimeout=PT30S")
+                    .contains("maxBufferedRows=10000, maxStatementsInFlight=64, leakThreshold=PT0S")
+                    .contains("maxHold=PT0S, maxIdle=PT0S, statementTimeout=PT0S, lockWaitTimeout=PT0S")
+                    .contains("propagation=REQUIRED, isolation=null, readOnly=null, lockWaitTimeout=null")
+                    .contains("onCancel=ROLLBACK, completionTimeout=PT30S, emitAfterCommit=0, retry=null");
+        }
+
+        @Test
+        void keepWhatWasSetBefore() {
+            ScopeOptions all = defaults.withName("n")
+                    .withAcquireTimeout(Duration.ofSeconds(1))
+                    .withReleaseTimeout(Duration.ofSeconds(2))
+                    .withHookTimeout(Duration.ofSeconds(3))
+                    .withMaxBufferedRows(4)
+                    .withMaxStatementsInFlight(5)
+                    .withLeakThreshold(Duration.ofSeconds(6))
+                    .withMaxHold(Duration.ofSeconds(7))
+                    .withMaxIdle(Duration.ofSeconds(8))
+                    .withStatementTimeout(Duration.ofSeconds(9))
+                    .withLockWaitTimeout(Duration.ofSeconds(10))
+                    .withName("m");
+            assertThat(all)
+                    .hasToString("ScopeOptions[name=m, acquireTimeout=PT1S, releaseTimeout=PT2S, hookTimeout=PT3S,"
+                            + " maxBufferedRows=4, maxStatementsInFlight=5, leakThreshold=PT6S, maxHold=PT7S,"
+                            + " maxIdle=PT8S, statementTimeout=PT9S, lockWaitTimeout=PT10S, settings="
+                            + SessionSettings.none() + ", listeners=0]");
+            assertThat(transaction
+                            .withReadOnly(true)
+                            .withIsolation(IsolationLevel.SERIALIZABLE)
+                            .withPropagation(Propagation.NESTED)
+                            .withOnCancel(OnCancel.COMMIT)
+                            .withCompletionTimeout(Duration.ofSeconds(6))
+                            .withEmitAfterCommit(7)
+                            .withLockWaitTimeout(Duration.ofMillis(8)))
+                    .hasToString("TransactionOptions[propagation=NESTED, isolation="
+                            + IsolationLevel.SERIALIZABLE
+                            + ", readOnly=true, lockWaitTimeout=PT0.008S, onCancel=COMMIT,"
+                            + " completionTimeout=PT6S, emitAfterCommit=7, retry=null]");
         }
 
         @Test

@@ -41,6 +41,18 @@ public final class PostgresqlDialect implements Dialect {
         return begin.then(execute(connection, setting));
     }
 
+    /** The driver skips it silently when a statement has failed, so that there would be nothing to roll back to. */
+    @Override
+    public Publisher<Void> createSavepoint(Connection connection, String name) {
+        return execute(connection, "SAVEPOINT " + name);
+    }
+
+    /** The driver skips it silently when a statement has failed, which would make the failure look like a success. */
+    @Override
+    public Publisher<Void> releaseSavepoint(Connection connection, String name) {
+        return execute(connection, "RELEASE SAVEPOINT " + name);
+    }
+
     @Override
     public Publisher<Void> resetTimeouts(Connection connection) {
         return execute(connection, "RESET statement_timeout; RESET lock_timeout");
