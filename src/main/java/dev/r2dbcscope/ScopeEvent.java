@@ -37,6 +37,15 @@ public sealed interface ScopeEvent {
     record OpenFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
 
     /**
+     * The scope waited for a connection that could never have come, because scopes that wait themselves hold them all.
+     * Its wait was ended; {@link OpenFailed} follows.
+     *
+     * @param scope the scope that gave way
+     * @param error what it fails with, which lists the others
+     */
+    record DeadlockAverted(LiveScope scope, NestedAcquireDeadlockException error) implements ScopeEvent {}
+
+    /**
      * A statement, or a batch, ended: its last row was read from the database.
      *
      * @param scope the scope

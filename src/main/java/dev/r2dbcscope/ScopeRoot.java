@@ -4,7 +4,6 @@ import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ConnectionFactory;
 import io.r2dbc.spi.Wrapped;
 import java.util.List;
-import java.util.ServiceLoader;
 import org.jspecify.annotations.Nullable;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
@@ -12,11 +11,7 @@ import reactor.util.context.ContextView;
 /** What all scopes on one connection factory share. */
 final class ScopeRoot {
 
-    private static final List<Dialect> DIALECTS =
-            ServiceLoader.load(Dialect.class, ScopeRoot.class.getClassLoader()).stream()
-                    .map(ScopeRoot::load)
-                    .filter(java.util.Objects::nonNull)
-                    .toList();
+    private static final List<Dialect> DIALECTS = Services.load(Dialect.class);
 
     private static final Object INNERMOST = new Object() {
         @Override
@@ -29,6 +24,7 @@ final class ScopeRoot {
     private final Key key;
     private final LiveScopes live = new LiveScopes();
     private final FactorySupply supply;
+    private final Pool pool;
 
     /** Scopes of the same database find each other in the Context: by the identity of the innermost factory. */
     private record Key(ConnectionFactory factory) {
@@ -47,6 +43,7 @@ final class ScopeRoot {
         this.factory = factory;
         this.key = new Key(unwrapped(factory));
         this.supply = new FactorySupply(factory);
+        this.pool = Pool.of(factory);
     }
 
     ConnectionFactory factory() {
@@ -59,6 +56,10 @@ final class ScopeRoot {
 
     FactorySupply supply() {
         return supply;
+    }
+
+    Pool pool() {
+        return pool;
     }
 
     /** The innermost scope of this factory. */
@@ -91,14 +92,5 @@ final class ScopeRoot {
             innermost = inner;
         }
         return innermost;
-    }
-
-    /** A dialect whose driver is not on the class path is none. */
-    private static @Nullable Dialect load(ServiceLoader.Provider<Dialect> provider) {
-        try {
-            return provider.get();
-        } catch (LinkageError | java.util.ServiceConfigurationError e) {
-            return null;
-        }
     }
 }

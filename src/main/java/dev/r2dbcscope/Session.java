@@ -80,6 +80,7 @@ final class Session implements GateOwner {
     private volatile Dialect dialect = PlainDialect.INSTANCE;
     private volatile boolean autoCommits = true;
     private volatile boolean acquisitionOver;
+    private volatile boolean blocked;
     private volatile boolean begun;
     private volatile boolean condemned;
     private volatile boolean dying;
@@ -149,6 +150,26 @@ final class Session implements GateOwner {
         deadline = System.nanoTime() + options.acquireTimeout().toNanos();
         acquireTimer.update(timer(this::acquireTimedOut));
         supply.acquire(this, context);
+        if (waitsBelowOthers() && phase == Phase.ACQUIRING) {
+            WaitGraph.INSTANCE.waits(this);
+        }
+    }
+
+    /** Whether it waits for a connection that scopes around it may keep it from getting. */
+    private boolean waitsBelowOthers() {
+        return parent != null && outer == null && root.pool().isBounded();
+    }
+
+    /** Ends the wait for a connection, says whether it did. {@link #deadlocked} follows. */
+    boolean giveUpAcquiring() {
+        return PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.ABANDONED);
+    }
+
+    /** No connection could ever have come. */
+    void deadlocked(NestedAcquireDeadlockException error) {
+        acquireTimer.dispose();
+        report.deadlockAverted(error);
+        abandoned(error);
     }
 
     private Disposable timer(Runnable expired) {
@@ -206,11 +227,15 @@ final class Session implements GateOwner {
             giveBackUnused(arrived, context);
             return;
         }
+        waitsNoMore();
         Mono.fromRunnable(report::opening)
                 .then(new Opening(this, arrived).run())
                 .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         if (!settled.get()) {
             openingTimer.update(timer(this::openingTimedOut));
+        }
+        if (blocked) {
+            WaitGraph.INSTANCE.received(this);
         }
     }
 
@@ -276,6 +301,7 @@ final class Session implements GateOwner {
     void failed(Throwable error) {
         if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.CLOSED)) {
             acquireTimer.dispose();
+            waitsNoMore();
             refuseOpening(error);
         } else {
             acquisitionOver();
@@ -290,12 +316,19 @@ final class Session implements GateOwner {
 
     /** Nobody waits for the connection any more, but it may still come. */
     private void abandoned(Throwable reason) {
+        waitsNoMore();
         root.live().abandon(this);
         if (acquisitionOver) {
             root.live().forget(this);
         }
         supply.abandon();
         refuseOpening(reason);
+    }
+
+    private void waitsNoMore() {
+        if (waitsBelowOthers()) {
+            WaitGraph.INSTANCE.waitsNoMore(this);
+        }
     }
 
     private void refuseOpening(Throwable error) {
@@ -536,6 +569,27 @@ final class Session implements GateOwner {
                             + ": begin that one without read-only, or choose REQUIRES_NEW",
                     innerLabel);
         }
+    }
+
+    /** The pool from which it gets a connection of its own. */
+    Pool pool() {
+        return root.pool();
+    }
+
+    /** Whether it has asked for a connection and still waits for it. */
+    boolean isAcquiring() {
+        return phase == Phase.ACQUIRING;
+    }
+
+    /** Whether it has got its connection, and has not begun to give it back. */
+    boolean isHolding() {
+        Phase now = phase;
+        return now == Phase.OPENING || now == Phase.OPEN;
+    }
+
+    /** A session inside this one waits for a connection of its own, or has done so. */
+    void markBlocked() {
+        blocked = true;
     }
 
     /** Whether it uses the connection of an outer session. */

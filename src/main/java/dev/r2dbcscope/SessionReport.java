@@ -61,6 +61,10 @@ final class SessionReport {
         tell(scope -> new ScopeEvent.OpenFailed(scope, error));
     }
 
+    void deadlockAverted(NestedAcquireDeadlockException error) {
+        tell(scope -> new ScopeEvent.DeadlockAverted(scope, error));
+    }
+
     void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
         tell(scope -> new ScopeEvent.StatementEnded(scope, sql, Duration.ofNanos(nanos), rows, error));
     }
