@@ -365,7 +365,7 @@ final class Session implements GateOwner {
                     if (PHASE.compareAndSet(this, now, Phase.CLOSED)) {
                         opened.tryEmitError(closedError());
                         exited.tryEmitEmpty();
-                        return Mono.empty();
+                        return outcome == ScopeOutcome.COMPLETED ? refuseIfDoomed() : Mono.empty();
                     }
                 }
                 case ACQUIRING -> {
@@ -384,10 +384,19 @@ final class Session implements GateOwner {
                     }
                 }
                 default -> {
-                    return exited.asMono();
+                    return exited.asMono()
+                            .then(Mono.defer(
+                                    () -> outcome == ScopeOutcome.COMPLETED ? refuseIfDoomed() : Mono.empty()));
                 }
             }
         }
+    }
+
+    /** Whether a connection was needed makes no difference to whoever relies on a joined scope's failure being noticed. */
+    private Mono<Void> refuseIfDoomed() {
+        Throwable doomed = rollbackOnly.get();
+        commitError = doomed;
+        return doomed == null ? Mono.empty() : Mono.error(doomed);
     }
 
     private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {

@@ -47,6 +47,9 @@ final class TransactionModel {
         boolean doomed;
         boolean aborted;
 
+        /** Its savepoint cannot be set, which is noticed at first use. */
+        boolean closed;
+
         Frame(@Nullable Frame around, boolean transaction, boolean savepoint) {
             this.around = around;
             this.transaction = transaction;
@@ -140,6 +143,7 @@ final class TransactionModel {
                 return Result.ERROR;
             }
             frame.aborted = true;
+            frame.closed = true;
         }
         return owned(scope, frame);
     }
@@ -160,7 +164,7 @@ final class TransactionModel {
         if (scope.cancelAfter() >= 0) {
             return Result.OK;
         }
-        if (frame.doomed || frame.aborted) {
+        if (frame.doomed || frame.aborted && !frame.closed) {
             return Result.ERROR;
         }
         if (frame.savepoint && frame.around != null) {
@@ -184,7 +188,7 @@ final class TransactionModel {
             uncertain--;
             return Result.ERROR;
         }
-        Result result = body(scope, around);
+        Result result = around.closed && scope.shape().isClosure() ? Result.ERROR : body(scope, around);
         if (transactional && (result == Result.ERROR || scope.cancelAfter() >= 0)) {
             around.doomed = true;
         }
