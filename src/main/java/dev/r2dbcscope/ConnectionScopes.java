@@ -305,6 +305,18 @@ public final class ConnectionScopes {
     }
 
     /**
+     * Emits the current scope of this connection factory, where {@link CurrentScope#get()} emits the innermost one of
+     * any.
+     *
+     * @return the scope; fails with {@link ScopePropagationException} if there is none, or if the Reactor Context was lost
+     *     on the way
+     */
+    public Mono<CurrentScope> currentScope() {
+        ScopeLabel caller = ScopeLabel.here("currentScope");
+        return Mono.deferContextual(context -> Mono.just(CurrentScope.of(root.current(context), caller)));
+    }
+
+    /**
      * Lists the scopes that hold a connection or wait for one, over all variants, oldest first.
      *
      * @return a snapshot of each

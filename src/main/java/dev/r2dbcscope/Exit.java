@@ -21,6 +21,7 @@ import reactor.core.publisher.Mono;
  *   <tr><th>outcome</th><th>sent</th><th>the subscriber gets</th></tr>
  *   <tr><td>completed</td><td>COMMIT</td><td>the completion, or the COMMIT's error</td></tr>
  *   <tr><td>completed, but a joined scope failed</td><td>ROLLBACK</td><td>ScopeRolledBackException</td></tr>
+ *   <tr><td>completed, but the scope itself asked for a rollback</td><td>ROLLBACK</td><td>the completion</td></tr>
  *   <tr><td>failed</td><td>ROLLBACK</td><td>the original error, the exit's failure suppressed under it</td></tr>
  *   <tr><td>cancelled</td><td>ROLLBACK</td><td>nothing; the listeners hear of a failure</td></tr>
  * </table>
@@ -36,6 +37,7 @@ final class Exit {
     private final @Nullable Throwable error;
 
     private boolean committed;
+    private boolean unknown;
     private @Nullable Throwable commitError;
     private @Nullable Throwable failure;
 
@@ -80,12 +82,11 @@ final class Exit {
         if (!session.hasBegun()) {
             return Mono.empty();
         }
-        Throwable doomed = session.rollbackOnly();
-        if (outcome == ScopeOutcome.COMPLETED && doomed == null) {
-            return session.isSavepoint() ? releaseSavepoint() : commit();
-        }
         if (outcome == ScopeOutcome.COMPLETED) {
-            commitError = doomed;
+            if (session.rollbackMark().settle()) {
+                return session.isSavepoint() ? releaseSavepoint() : commit();
+            }
+            commitError = session.rollbackMark().error();
         }
         return session.isSavepoint() ? rollbackToSavepoint() : rollback();
     }
@@ -95,7 +96,8 @@ final class Exit {
                 .doOnSuccess(ignored -> committed = true)
                 .onErrorResume(e -> {
                     commitError = e;
-                    return e instanceof ScopeReleaseException ? Mono.error(e) : Mono.empty();
+                    unknown = e instanceof ScopeReleaseException;
+                    return unknown ? Mono.error(e) : Mono.empty();
                 });
     }
 
@@ -177,7 +179,12 @@ final class Exit {
         failure = step;
         session.gate().closeAbruptly();
         session.quiet();
-        if (outcome == ScopeOutcome.COMPLETED && session.hasBegun() && !committed && commitError == null) {
+        boolean unexpected = !session.rollbackMark().isRequested();
+        if (outcome == ScopeOutcome.COMPLETED
+                && session.hasBegun()
+                && !committed
+                && commitError == null
+                && unexpected) {
             commitError = step;
         }
         return Mono.empty();
@@ -185,6 +192,7 @@ final class Exit {
 
     /** Calls the release exactly once, before or after the destruction. */
     private Mono<Void> giveBack() {
+        session.decided(transactionOutcome());
         return failure == null
                 ? release().onErrorResume(this::releaseFailed)
                 : destroy().then(Mono.defer(this::release)).onErrorResume(this::alsoFailed);
@@ -214,8 +222,18 @@ final class Exit {
             session.report().releaseFailed(failure);
             suppress(error != null ? error : commitError, failure);
         }
-        session.closed(outcome, error, commitError, failure != null);
+        session.closed(outcome, transactionOutcome(), error, commitError, failure != null);
         return commitError == null ? Mono.empty() : Mono.error(commitError);
+    }
+
+    private TransactionOutcome transactionOutcome() {
+        if (!session.isTransactional()) {
+            return TransactionOutcome.NONE;
+        }
+        if (committed) {
+            return TransactionOutcome.COMMITTED;
+        }
+        return unknown ? TransactionOutcome.UNKNOWN : TransactionOutcome.ROLLED_BACK;
     }
 
     private static void suppress(@Nullable Throwable primary, Throwable secondary) {

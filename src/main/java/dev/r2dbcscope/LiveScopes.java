@@ -17,6 +17,7 @@ final class LiveScopes {
 
     private final ConcurrentHashMap<Long, Session> live = new ConcurrentHashMap<>();
     private final Set<Session> abandoned = ConcurrentHashMap.newKeySet();
+    private final Set<Session> finishing = ConcurrentHashMap.newKeySet();
     private final Sinks.Empty<Void> drained = Sinks.empty();
     private volatile boolean draining;
 
@@ -46,8 +47,19 @@ final class LiveScopes {
         checkDrained();
     }
 
+    /** Counts a session that gives its connection back, and has hooks to run after that. */
+    void finishing(Session session) {
+        finishing.add(session);
+    }
+
+    /** The hooks of a session have ended. */
+    void finished(Session session) {
+        finishing.remove(session);
+        checkDrained();
+    }
+
     private void checkDrained() {
-        if (draining && live.isEmpty() && abandoned.isEmpty()) {
+        if (draining && live.isEmpty() && abandoned.isEmpty() && finishing.isEmpty()) {
             drained.tryEmitEmpty();
         }
     }
@@ -79,9 +91,10 @@ final class LiveScopes {
                             Mono.error(() -> {
                                 List<LiveScope> remaining = snapshot();
                                 return new ScopesDrainedException(
-                                        remaining.size() + " scopes were still live after " + timeout + ", and "
+                                        remaining.size() + " scopes were still live after " + timeout + ", "
                                                 + abandoned.size() + " that were left while they waited are still to"
-                                                + " get a connection: " + summary(),
+                                                + " get a connection, and the hooks of " + finishing.size()
+                                                + " have not ended: " + summary(),
                                         label,
                                         remaining);
                             }),

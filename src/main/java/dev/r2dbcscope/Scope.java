@@ -101,6 +101,14 @@ final class Scope {
         return Mono.empty();
     }
 
+    /** Lets the transaction be rolled back; says whether that was in time. */
+    boolean requestRollback() {
+        requireOpen();
+        return owner
+                ? session.rollbackMark().request()
+                : session.rollbackOnly("the joined " + label + " asked for it", null);
+    }
+
     // what the handles ask -------------------------------------------------------------------------------------------
 
     /** The session for a statement that is subscribed to in the given context: that of the innermost transaction. */
@@ -140,6 +148,11 @@ final class Scope {
 
     ScopeClosedException closedError() {
         Ending how = ending.get();
+        Throwable unopened = session.openingError();
+        if (how == null && unopened != null) {
+            return new ScopeClosedException(
+                    "The scope has no connection, because it could not be opened; see the cause", label, unopened);
+        }
         String problem = "The scope has ended";
         if (how != null) {
             problem += " (" + how.outcome.name().toLowerCase(java.util.Locale.ROOT)

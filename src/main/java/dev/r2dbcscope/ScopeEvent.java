@@ -70,16 +70,31 @@ public sealed interface ScopeEvent {
     record Exiting(LiveScope scope, ScopeOutcome outcome) implements ScopeEvent {}
 
     /**
-     * The scope gave its connection back, or destroyed it: the last event of every scope that was {@link Opened}.
+     * The scope gave its connection back, or destroyed it: the last event of every scope that was {@link Opened},
+     * except for what its hooks do.
      *
      * @param scope the scope
      * @param outcome how the pipeline ended
+     * @param transaction what became of the transaction
      * @param error the pipeline's error, or that of the COMMIT; {@code null} if there was none
      * @param destroyed whether the physical connection was closed instead of returned
      */
     record Released(
-            LiveScope scope, ScopeOutcome outcome, @Nullable Throwable error, boolean destroyed)
+            LiveScope scope,
+            ScopeOutcome outcome,
+            TransactionOutcome transaction,
+            @Nullable Throwable error,
+            boolean destroyed)
             implements ScopeEvent {}
+
+    /**
+     * A hook that code inside the scope had registered failed or exceeded the hook timeout. It comes after {@link
+     * Released}, and changes nothing.
+     *
+     * @param scope the scope
+     * @param error what failed
+     */
+    record HookFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
 
     /**
      * A step of the exit failed or exceeded the release timeout. The physical connection is destroyed.

@@ -15,7 +15,8 @@ final class ScopeLabel {
 
     private static final StackWalker WALKER = StackWalker.getInstance();
 
-    private static final Set<String> OWN_CLASSES = Set.of(ScopeLabel.class.getName(), ConnectionScopes.class.getName());
+    private static final Set<String> OWN_CLASSES =
+            Set.of(ScopeLabel.class.getName(), ConnectionScopes.class.getName(), CurrentScope.class.getName());
 
     private final @Nullable String name;
     private final StackWalker.@Nullable StackFrame site;

@@ -85,8 +85,10 @@ final class Session implements GateOwner {
     private volatile boolean condemned;
     private volatile boolean dying;
     private volatile boolean quiet;
+    private volatile @Nullable Throwable openingError;
     private volatile @Nullable Throwable commitError;
-    private final AtomicReference<@Nullable ScopeRolledBackException> rollbackOnly = new AtomicReference<>();
+    private final RollbackOnly rollbackOnly = new RollbackOnly();
+    private final ScopeHooks hooks = new ScopeHooks(this);
 
     private Session(
             ScopeRoot root,
@@ -334,6 +336,7 @@ final class Session implements GateOwner {
     private void refuseOpening(Throwable error) {
         root.live().remove(this);
         report.openFailed(error);
+        openingError = error;
         opened.tryEmitError(error instanceof ScopeException ? error : labelled(error));
         exited.tryEmitEmpty();
     }
@@ -365,14 +368,15 @@ final class Session implements GateOwner {
                     if (PHASE.compareAndSet(this, now, Phase.CLOSED)) {
                         opened.tryEmitError(closedError());
                         exited.tryEmitEmpty();
-                        return outcome == ScopeOutcome.COMPLETED ? refuseIfDoomed() : Mono.empty();
+                        return endWithoutExit(neverOpened(outcome == ScopeOutcome.COMPLETED), context)
+                                .then(refuseIfDoomed(outcome));
                     }
                 }
                 case ACQUIRING -> {
                     if (PHASE.compareAndSet(this, now, Phase.ABANDONED)) {
                         acquireTimer.dispose();
                         abandoned(closedError());
-                        return Mono.empty();
+                        return endWithoutExit(neverOpened(false), context);
                     }
                 }
                 case OPENING, OPEN -> {
@@ -384,37 +388,45 @@ final class Session implements GateOwner {
                     }
                 }
                 default -> {
-                    return exited.asMono()
-                            .then(Mono.defer(
-                                    () -> outcome == ScopeOutcome.COMPLETED ? refuseIfDoomed() : Mono.empty()));
+                    return endWithoutExit(neverOpened(false), context).then(refuseIfDoomed(outcome));
                 }
             }
         }
     }
 
     /** Whether a connection was needed makes no difference to whoever relies on a joined scope's failure being noticed. */
-    private Mono<Void> refuseIfDoomed() {
-        Throwable doomed = rollbackOnly.get();
-        commitError = doomed;
-        return doomed == null ? Mono.empty() : Mono.error(doomed);
+    private Mono<Void> refuseIfDoomed(ScopeOutcome outcome) {
+        return Mono.defer(() -> {
+            Throwable doomed = outcome == ScopeOutcome.COMPLETED ? rollbackOnly.error() : null;
+            if (doomed == null) {
+                return Mono.empty();
+            }
+            commitError = doomed;
+            return Mono.error(doomed);
+        });
     }
 
     private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
         return Shield.start(
                 () -> prepared.asMono().then(Mono.defer(() -> {
                     disposeTimers();
-                    return new Exit(this, outcome, error).run();
+                    return hooks.after(new Exit(this, outcome, error).run());
                 })),
                 context);
     }
 
     /** The last step of the exit. */
-    void closed(ScopeOutcome outcome, @Nullable Throwable error, @Nullable Throwable commitError, boolean destroyed) {
+    void closed(
+            ScopeOutcome outcome,
+            TransactionOutcome how,
+            @Nullable Throwable error,
+            @Nullable Throwable commitError,
+            boolean destroyed) {
         this.commitError = commitError;
         connection = null;
         phase = Phase.CLOSED;
         root.live().remove(this);
-        report.released(outcome, error != null ? error : commitError, destroyed);
+        report.released(outcome, how, error != null ? error : commitError, destroyed);
         exited.tryEmitEmpty();
     }
 
@@ -441,16 +453,37 @@ final class Session implements GateOwner {
         return begun;
     }
 
-    void rollbackOnly(String reason, @Nullable Throwable cause) {
-        if (transaction != null) {
-            rollbackOnly.compareAndSet(
-                    null,
-                    new ScopeRolledBackException(
-                            "The transaction was rolled back because " + reason
-                                    + "; let that failure reach the outer scope, or catch it inside the inner one",
-                            label,
-                            cause));
+    /** Dooms the transaction, if there is one; says whether that was in time. */
+    boolean rollbackOnly(String reason, @Nullable Throwable cause) {
+        return transaction != null
+                && rollbackOnly.doom(new ScopeRolledBackException(
+                        "The transaction was rolled back because " + reason
+                                + "; let that failure reach the outer scope, or catch it inside the inner one",
+                        label,
+                        cause));
+    }
+
+    /** What is to run after the exit. */
+    ScopeHooks hooks() {
+        return hooks;
+    }
+
+    /** The exit has decided what became of the transaction, and has not given the connection back yet. */
+    void decided(TransactionOutcome how) {
+        hooks.decide(how, isSavepoint() && outer != null ? outer.hooks : null);
+    }
+
+    /** The hooks of a session that ended without an exit, or whose exit came before the end of its pipeline. */
+    private Mono<Void> endWithoutExit(TransactionOutcome how, ContextView context) {
+        decided(how);
+        return Shield.start(() -> hooks.after(exited.asMono()), context);
+    }
+
+    private TransactionOutcome neverOpened(boolean committed) {
+        if (transaction == null) {
+            return TransactionOutcome.NONE;
         }
+        return committed && rollbackOnly.settle() ? TransactionOutcome.COMMITTED : TransactionOutcome.ROLLED_BACK;
     }
 
     // what others ask ------------------------------------------------------------------------------------------------
@@ -484,9 +517,19 @@ final class Session implements GateOwner {
         return transaction != null;
     }
 
+    RollbackOnly rollbackMark() {
+        return rollbackOnly;
+    }
+
+    /** Completes when the connection was given back. */
+    Mono<Void> released() {
+        return exited.asMono();
+    }
+
+    /** Why it has no connection, if it asked for one in vain. */
     @Nullable
-    ScopeRolledBackException rollbackOnly() {
-        return rollbackOnly.get();
+    Throwable openingError() {
+        return openingError;
     }
 
     @Nullable

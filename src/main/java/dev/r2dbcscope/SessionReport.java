@@ -88,7 +88,7 @@ final class SessionReport {
         tell(scope -> new ScopeEvent.ReleaseFailed(scope, error));
     }
 
-    void released(ScopeOutcome outcome, @Nullable Throwable error, boolean destroyed) {
+    void released(ScopeOutcome outcome, TransactionOutcome transaction, @Nullable Throwable error, boolean destroyed) {
         gaveBackAt = System.nanoTime();
         Disposable timer = leakTimer;
         if (timer != null) {
@@ -99,8 +99,13 @@ final class SessionReport {
             tell(ScopeEvent.LeakResolved::new);
         }
         if (opened) {
-            tell(scope -> new ScopeEvent.Released(scope, outcome, error, destroyed));
+            tell(scope -> new ScopeEvent.Released(scope, outcome, transaction, error, destroyed));
         }
+    }
+
+    void hookFailed(Throwable error) {
+        LOG.warn("A hook of the scope failed; what the scope did is not affected [{}]", label(), error);
+        tell(scope -> new ScopeEvent.HookFailed(scope, error));
     }
 
     /** Under the lock, so that the suspicion is told before the release or not at all. */

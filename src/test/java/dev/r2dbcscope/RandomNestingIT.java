@@ -143,6 +143,7 @@ class RandomNestingIT {
                 || error instanceof ScopeRolledBackException
                 || error instanceof NestedAcquireDeadlockException
                 || error instanceof R2dbcRollbackException
+                || error instanceof ScopeClosedException closed && closed.getCause() instanceof R2dbcException
                 || error instanceof R2dbcException refused
                         && List.of("22012", "25P02").contains(String.valueOf(refused.getSqlState()));
     }
