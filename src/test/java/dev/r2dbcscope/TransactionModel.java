@@ -15,8 +15,8 @@ import org.jspecify.annotations.Nullable;
  * are kept or thrown away as a whole.
  *
  * <p>Given are three facts that depend on time: which scopes timed out, which of those had committed before they did, and
- * which were denied a second connection. What an independent scope did inside one that timed out may or may not have
- * come about; such rows are in {@link #open}, and everything else is exact.
+ * which were denied a second connection. What was done without a transaction inside a scope that timed out may or may not
+ * have come about; such rows are in {@link #open}, and everything else is exact.
  */
 final class TransactionModel {
 
@@ -169,8 +169,10 @@ final class TransactionModel {
         }
         if (frame.savepoint && frame.around != null) {
             frame.around.rows.addAll(frame.rows);
-        } else {
+        } else if (uncertain == 0 || !frame.transaction) {
             keep(frame.rows);
+        } else if (committed.test(scope.name())) {
+            durable.addAll(frame.rows);
         }
         return gaveUp ? Result.ERROR : Result.OK;
     }
