@@ -87,6 +87,13 @@ final class WaitGraph {
         }
     }
 
+    /** Whether nobody waits. */
+    boolean isEmpty() {
+        synchronized (this) {
+            return blocked.isEmpty();
+        }
+    }
+
     /** Ends the wait, and says with which error; {@code null} if it ended by itself. */
     private @Nullable NestedAcquireDeadlockException giveWay(Session waiter, Deadlock deadlock) {
         NestedAcquireDeadlockException error = deadlock.error(waiter);
