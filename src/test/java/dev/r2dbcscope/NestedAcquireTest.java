@@ -147,14 +147,14 @@ class NestedAcquireTest {
 
         @Test
         void atTheDepthAtWhichThePoolIsExhausted() {
-            ConnectionScopes scopes = poolOf(2);
-            Mono<Integer> third = separate(scopes, "third", Mono.just(1));
-
-            NestedAcquireDeadlockException error =
-                    alarm(start(transaction(scopes, "first", separate(scopes, "second", third))));
+            NestedAcquireDeadlockException error = alarm(start(threeDeep(poolOf(2))));
 
             assertThat(error.scopes()).extracting(LiveScope::name).containsExactly("first", "second", "third");
-            assertSucceeded(start(transaction(poolOf(3), "first", separate(poolOf(3), "second", third))));
+            assertSucceeded(start(threeDeep(poolOf(3))));
+        }
+
+        private static Mono<Integer> threeDeep(ConnectionScopes scopes) {
+            return transaction(scopes, "first", separate(scopes, "second", separate(scopes, "third", Mono.just(1))));
         }
 
         @Test
