@@ -25,6 +25,7 @@ final class ArchitectureTest {
 
     private static final String BASE = "dev.r2dbcscope";
     private static final String POSTGRESQL = BASE + ".postgresql";
+    private static final String POOL = BASE + ".pool";
 
     private static final Set<String> BLOCKING =
             Set.of("block", "blockOptional", "blockFirst", "blockLast", "toIterable", "toStream");
@@ -68,6 +69,17 @@ final class ArchitectureTest {
                 .should()
                 .dependOnClassesThat()
                 .resideInAnyPackage("io.r2dbc.postgresql..", "io.netty..")
+                .check(MAIN);
+    }
+
+    @Test
+    void onlyThePoolPackageKnowsR2dbcPool() {
+        noClasses()
+                .that()
+                .resideOutsideOfPackage(POOL + "..")
+                .should()
+                .dependOnClassesThat()
+                .resideInAnyPackage("io.r2dbc.pool..", "reactor.pool..")
                 .check(MAIN);
     }
 
