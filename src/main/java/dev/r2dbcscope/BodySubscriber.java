@@ -29,13 +29,17 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     private final LateSubscription upstream = new LateSubscription();
     private final AtomicBoolean terminated = new AtomicBoolean();
     private final boolean isMono;
+    private final @Nullable Turns turns;
     private volatile @Nullable T held;
+    private volatile @Nullable Throwable expired;
+    private volatile boolean ended;
     private volatile boolean cancelled;
 
-    BodySubscriber(CoreSubscriber<? super T> actual, Context context, boolean isMono) {
+    BodySubscriber(CoreSubscriber<? super T> actual, Context context, boolean isMono, boolean limited) {
         this.actual = actual;
         this.context = context;
         this.isMono = isMono;
+        this.turns = limited ? new Turns() : null;
     }
 
     /** Starts the body. */
@@ -79,7 +83,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     @Override
     public void onNext(T value) {
-        if (cancelled) {
+        if (isOver()) {
             Operators.onDiscard(value, context);
             return;
         }
@@ -87,6 +91,19 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
             Operators.onNextDropped(value, context);
             return;
         }
+        if (turns == null) {
+            deliver(value);
+        } else if (!turns.begin()) {
+            Operators.onDiscard(value, context);
+        } else {
+            deliver(value);
+            if (turns.end()) {
+                signalExpiry();
+            }
+        }
+    }
+
+    private void deliver(T value) {
         if (isMono) {
             held = value;
         }
@@ -97,12 +114,18 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         }
     }
 
+    /** Whether what the body still does is of no interest: it was told to stop. */
+    private boolean isOver() {
+        return cancelled || turns != null && terminated.get() && !ended;
+    }
+
     @Override
     public void onError(Throwable error) {
         if (!cancelled && terminated.compareAndSet(false, true)) {
+            ended = true;
             letGo();
             actual.onError(error);
-        } else if (!cancelled || !(error instanceof ScopeClosedException)) {
+        } else if (!isOver() || !(error instanceof ScopeClosedException)) {
             Operators.onErrorDropped(error, context);
         }
     }
@@ -110,6 +133,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void onComplete() {
         if (!cancelled && terminated.compareAndSet(false, true)) {
+            ended = true;
             letGo();
             actual.onComplete();
         }
@@ -132,6 +156,36 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         if (!cancelled && !terminated.get()) {
             fail(error);
         }
+    }
+
+    /**
+     * Ends the body from another thread than its own, unless it has ended. If it is emitting at that moment, the error waits
+     * for that, because signals come one at a time.
+     */
+    void expire(Throwable error) {
+        if (cancelled || turns == null) {
+            return;
+        }
+        expired = error;
+        if (terminated.compareAndSet(false, true)) {
+            cancelUpstream();
+            if (turns.close()) {
+                signalExpiry();
+            }
+        }
+    }
+
+    private void signalExpiry() {
+        Throwable error = expired;
+        if (error != null) {
+            letGo();
+            actual.onError(error);
+        }
+    }
+
+    /** Whether that is the error with which a time limit ended the body. */
+    boolean expiredWith(Throwable error) {
+        return expired == error;
     }
 
     /** Answers a request that is not positive, unless it comes after the end. */

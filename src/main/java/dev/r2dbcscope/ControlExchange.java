@@ -29,6 +29,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private final Sinks.One<T> answer = Sinks.one();
     private @Nullable Subscription subscription;
     private volatile boolean left;
+    private long startedAt;
     private boolean done;
 
     private ControlExchange(
@@ -83,6 +84,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             onComplete();
             return;
         }
+        startedAt = System.nanoTime();
         try {
             Objects.requireNonNull(source.get(), "The driver returned a null publisher")
                     .subscribe(this);
@@ -133,8 +135,9 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         }
         done = true;
         gate.owner().databaseFailed(error);
+        Throwable shown = gate.owner().shown(error, words, System.nanoTime() - startedAt);
         gate.ended(this);
-        tell(() -> answer.tryEmitError(error));
+        tell(() -> answer.tryEmitError(shown));
     }
 
     @Override

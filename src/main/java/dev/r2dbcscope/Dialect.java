@@ -1,8 +1,13 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcException;
+import io.r2dbc.spi.R2dbcTimeoutException;
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.TransactionDefinition;
+import java.time.Duration;
+import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 
@@ -55,6 +60,69 @@ public interface Dialect {
      */
     default Publisher<Void> releaseSavepoint(Connection connection, String name) {
         return connection.releaseSavepoint(name);
+    }
+
+    /**
+     * Sets session settings, all or none of them.
+     *
+     * <p>In a transaction they are local to it, and this is subscribed to right behind {@link #begin}, without waiting for its
+     * answer; a driver that cannot send both at once must queue the second. If the transaction then did not begin, they must
+     * not have an effect. Settings whose change takes away the privileges for others, such as a role, are set last.
+     *
+     * @param connection the connection as the factory delivered it
+     * @param settings the values by key
+     * @param local whether they end with the transaction that has just begun
+     * @return emits the former values by key, an empty one where there was none, when they are set; or {@code null} if this
+     *     database knows no session settings
+     */
+    default @Nullable Publisher<Map<String, Optional<String>>> applySettings(
+            Connection connection, Map<String, String> settings, boolean local) {
+        return null;
+    }
+
+    /**
+     * Sets session settings back that were not local to a transaction. The connection is idle and outside a transaction.
+     * Settings whose change gives back the privileges for others are set first.
+     *
+     * @param connection the connection as the factory delivered it
+     * @param former what {@link #applySettings} emitted
+     * @return completes when they are
+     */
+    default Publisher<Void> restoreSettings(Connection connection, Map<String, Optional<String>> former) {
+        throw new UnsupportedOperationException("A dialect that sets session settings must set them back");
+    }
+
+    /**
+     * Expresses time limits as session settings, to be set together with the others.
+     *
+     * @param statementTimeout how long a statement may take, or zero
+     * @param lockWaitTimeout how long a statement may wait for a lock, or zero
+     * @return the settings, or {@code null} if the limits are to be set by way of the SPI
+     */
+    default @Nullable Map<String, String> timeoutSettings(Duration statementTimeout, Duration lockWaitTimeout) {
+        return null;
+    }
+
+    /**
+     * Whether an error says that a statement took longer than the statement timeout.
+     *
+     * @param error an error of the database
+     * @param tookLonger whether the statement has indeed taken at least that long, which tells it from one that was cancelled
+     * @return {@code true} if it does
+     */
+    default boolean isStatementTimeout(R2dbcException error, boolean tookLonger) {
+        return tookLonger && error instanceof R2dbcTimeoutException;
+    }
+
+    /**
+     * Whether an error says that a statement waited for a lock for longer than the lock wait timeout.
+     *
+     * @param error an error of the database
+     * @param tookLonger whether the statement has indeed taken at least that long
+     * @return {@code true} if it does
+     */
+    default boolean isLockWaitTimeout(R2dbcException error, boolean tookLonger) {
+        return tookLonger && error instanceof R2dbcTimeoutException;
     }
 
     /**

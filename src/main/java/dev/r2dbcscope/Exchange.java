@@ -66,6 +66,12 @@ abstract class Exchange {
         return heldUpSql;
     }
 
+    /** What stands still if nobody lets it go on, once it is in flight; {@code null} if it does go on. */
+    @Nullable
+    Pause pause() {
+        return null;
+    }
+
     /** What it does at the moment, once it is in flight. */
     ScopeState state() {
         return ScopeState.EXECUTING;

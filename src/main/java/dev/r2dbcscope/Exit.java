@@ -154,10 +154,12 @@ final class Exit {
     }
 
     private Mono<Void> undoSettings() {
-        return session.changes().isEmpty()
+        return session.changes().isEmpty() && session.settings().areLocal()
                 ? Mono.empty()
                 : bounded(
-                        () -> session.changes().undo(connection, session.dialect(), condemned()),
+                        () -> session.changes()
+                                .undo(connection, session.dialect(), condemned())
+                                .then(session.settings().restore(connection)),
                         () -> "The connection's settings could not be restored");
     }
 

@@ -327,6 +327,16 @@ final class Gate {
         return closing == Closing.OPEN ? "the next statement" : "the end of the scope";
     }
 
+    /** What stands still while nothing is being done with the connection, or {@code null} if something is. */
+    @Nullable
+    Pause pause() {
+        Exchange head = oldest;
+        if (head != null) {
+            return head.pause();
+        }
+        return flying == 0 && waiting.isEmpty() ? new Pause(this, started, null) : null;
+    }
+
     /** What keeps the connection busy, in words. */
     String runningSql() {
         Exchange running = oldest;

@@ -24,6 +24,9 @@ interface GateOwner {
     /** Takes notice of an error of the database. */
     void databaseFailed(Throwable error);
 
+    /** The error of a statement as its subscriber gets it, so long after the statement went to the driver. */
+    Throwable shown(Throwable error, String sql, long nanos);
+
     /** Takes notice that a statement ended. */
     void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error);
 }

@@ -4,8 +4,8 @@ import io.r2dbc.spi.Connection;
 import reactor.core.publisher.Mono;
 
 /**
- * Makes a connection ready for a scope: rolls back what somebody left open on it, and begins the transaction or sets
- * the savepoint.
+ * Makes a connection ready for a scope: rolls back what somebody left open on it, begins the transaction or sets the
+ * savepoint, and makes the session settings.
  *
  * <p>Nothing else is sent meanwhile, so the driver's own idea of the transaction status, which r2dbc-postgresql consults
  * before it sends BEGIN, is true.
@@ -40,9 +40,12 @@ final class Opening {
     }
 
     private Mono<Void> begin() {
-        TransactionOptions transaction = session.transaction();
-        if (transaction == null || session.isCondemned()) {
+        if (session.isCondemned()) {
             return Mono.empty();
+        }
+        TransactionOptions transaction = session.transaction();
+        if (transaction == null) {
+            return session.settings().enter(connection);
         }
         if (session.isSavepoint()) {
             return Shield.lazily(() -> session.dialect().createSavepoint(connection, session.savepoint()))
@@ -51,7 +54,6 @@ final class Opening {
         if (transaction.isolation() != null) {
             session.changes().beginning(connection);
         }
-        session.begun();
-        return Shield.lazily(() -> session.dialect().begin(connection, transaction));
+        return session.settings().begin(connection, transaction);
     }
 }

@@ -63,6 +63,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     private @Nullable Throwable error;
     private volatile @Nullable Throwable unreadError;
     private volatile @Nullable Throwable firstError;
+    private volatile @Nullable Shown shown;
     private boolean terminated;
     private long startedAt;
     private long rows;
@@ -81,6 +82,9 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         this.source = source;
         this.actual = actual;
     }
+
+    /** An error of the driver, and what the subscriber gets instead. */
+    private record Shown(Throwable error, Throwable instead) {}
 
     Scope scope() {
         return scope;
@@ -138,6 +142,16 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     ScopeState state() {
         List<ResultReader<?>> reading = openReaders();
         return reading.isEmpty() ? ScopeState.EXECUTING : reading.get(0).state();
+    }
+
+    @Override
+    @Nullable
+    Pause pause() {
+        List<ResultReader<?>> reading = openReaders();
+        if (!reading.isEmpty()) {
+            return reading.get(0).pause();
+        }
+        return requested == 0 && !isDeaf() && !draining ? new Pause(this, rows, sql) : null;
     }
 
     boolean isDraining() {
@@ -200,9 +214,20 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     void failedWith(Throwable thrown) {
         gate.owner().databaseFailed(thrown);
+        shown(thrown);
         if (firstError == null) {
             firstError = thrown;
         }
+    }
+
+    /** An error as the subscriber gets it; asked for when it comes, because the time that passed until then counts. */
+    Throwable shown(Throwable thrown) {
+        Shown known = shown;
+        if (known == null || known.error != thrown) {
+            known = new Shown(thrown, gate.owner().shown(thrown, sql, System.nanoTime() - startedAt));
+            shown = known;
+        }
+        return known.instead;
     }
 
     /** Whether the subscriber wants everything that comes and may be waiting for the completion only. */
@@ -368,7 +393,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         terminated = true;
         try {
             if (reason != null) {
-                actual.onError(reason);
+                actual.onError(shown(reason));
             } else {
                 actual.onComplete();
             }

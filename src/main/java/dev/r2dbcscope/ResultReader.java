@@ -189,6 +189,13 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
                 : ScopeState.STREAMING;
     }
 
+    /** What stands still while nobody asks for rows: of a parked reader, once it has read what it reads for nobody. */
+    @Nullable
+    Pause pause() {
+        boolean waits = attached == PARKED ? !readsAll && delivered >= PARKED_DEMAND : requested == 0;
+        return waits && !isDeaf() && !exchange.isDraining() ? new Pause(this, delivered, exchange.sql()) : null;
+    }
+
     // the driver -----------------------------------------------------------------------------------------------------
 
     @Override
@@ -375,7 +382,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         terminated = true;
         try {
             if (reason != null) {
-                subscriber.onError(reason);
+                subscriber.onError(exchange.shown(reason));
             } else {
                 subscriber.onComplete();
             }

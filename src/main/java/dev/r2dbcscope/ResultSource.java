@@ -50,7 +50,10 @@ final class ResultSource {
         }
         ResultReader<Held<Result.Segment>> waiting = parked.get();
         if (waiting != null && reader.get() == waiting) {
-            new ParkedFlux(waiting).as(reading::kept).subscribe(actual);
+            new ParkedFlux(waiting)
+                    .as(reading::kept)
+                    .onErrorMap(exchange::shown)
+                    .subscribe(actual);
         } else {
             Operators.error(actual, consumedTwice());
         }

@@ -22,6 +22,7 @@ final class Scope {
     private final AtomicReference<@Nullable Ending> ending = new AtomicReference<>();
 
     private volatile Consumer<Throwable> pipeline = error -> {};
+    private volatile Consumer<Throwable> limited = error -> {};
 
     private record Ending(ScopeOutcome outcome, @Nullable Throwable error, long nanos) {}
 
@@ -36,6 +37,7 @@ final class Scope {
     static Scope owning(Session session, ContextView context) {
         Scope scope = new Scope(session, session.label(), true, session.isTransactional(), context);
         session.ownedBy(scope);
+        session.settings().resolve(context);
         return scope;
     }
 
@@ -68,6 +70,21 @@ final class Scope {
         pipeline.accept(fatal);
     }
 
+    /** Whether it may be ended for having held its connection for too long. */
+    boolean hasTimeLimits() {
+        return owner && TimeLimits.areIn(session.options());
+    }
+
+    /** What to call when a time limit of the scope is over. */
+    void expiresBy(Consumer<Throwable> expire) {
+        limited = expire;
+    }
+
+    /** A time limit is over: ends the pipeline with the error, from another thread than the pipeline's own. */
+    void expire(ScopeTimeoutException error) {
+        limited.accept(error);
+    }
+
     // the three endings, as usingWhen wants them ---------------------------------------------------------------------
 
     Mono<Void> complete() {
@@ -91,6 +108,7 @@ final class Scope {
     private Mono<Void> end(ScopeOutcome outcome, @Nullable Throwable error) {
         ending.compareAndSet(null, new Ending(outcome, error, System.nanoTime()));
         pipeline = ignored -> {};
+        limited = ignored -> {};
         if (owner) {
             return session.exit(outcome, error, context);
         }

@@ -80,7 +80,7 @@ record ScopeSpec(
     }
 
     private Scope plain(@Nullable Scope current, ContextView context) {
-        return current == null ? ownConnection(null, context) : Scope.joining(current.session(), label, false, context);
+        return current == null ? ownConnection(null, context) : join(current.session(), false, context);
     }
 
     private Scope begin(@Nullable Session around, TransactionOptions transaction, ContextView context) {
@@ -89,7 +89,12 @@ record ScopeSpec(
 
     private Scope join(Session around, TransactionOptions transaction, ContextView context) {
         around.requireCompatible(transaction, label);
-        return Scope.joining(around, label, true, context);
+        return join(around, true, context);
+    }
+
+    private Scope join(Session around, boolean transactional, ContextView context) {
+        around.settings().requireSameAs(options.settings().resolve(context, label), label);
+        return Scope.joining(around, label, transactional, context);
     }
 
     private Scope ownConnection(@Nullable TransactionOptions transaction, ContextView context) {

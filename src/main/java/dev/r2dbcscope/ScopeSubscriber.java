@@ -48,9 +48,13 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     private void start(CoreSubscriber<? super T> usingWhen, boolean isMono) {
         Context context = scope.session().root().with(scope, actual.currentContext());
-        BodySubscriber<T> subscriber = new BodySubscriber<>(usingWhen, context, isMono);
+        boolean limited = scope.hasTimeLimits();
+        BodySubscriber<T> subscriber = new BodySubscriber<>(usingWhen, context, isMono, limited);
         bodySubscriber = subscriber;
         scope.failsBy(subscriber::failUnlessEnded);
+        if (limited) {
+            scope.expiresBy(subscriber::expire);
+        }
         usingWhen.onSubscribe(subscriber);
         body.start(scope, subscriber);
     }
@@ -80,7 +84,9 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
     @Override
     public void onError(Throwable error) {
         if (cancelled) {
-            Operators.onErrorDropped(error, currentContext());
+            if (bodySubscriber == null || !bodySubscriber.expiredWith(error)) {
+                Operators.onErrorDropped(error, currentContext());
+            }
         } else {
             Throwable own = scope.endingError();
             actual.onError(own != null && error.getCause() == own ? own : error);

@@ -95,6 +95,12 @@ final class SectionSupply implements Supply {
         }
 
         @Override
+        @Nullable
+        Pause pause() {
+            return session.pause();
+        }
+
+        @Override
         void start() {
             session.received(connection, context);
         }

@@ -71,6 +71,8 @@ final class Session implements GateOwner {
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
 
     private final SettingChanges changes;
+    private final AppliedSettings settings;
+    private final @Nullable TimeLimits limits;
 
     private volatile Phase phase = Phase.NEW;
     private volatile long deadline;
@@ -107,6 +109,8 @@ final class Session implements GateOwner {
         this.outer = outer;
         this.budget = new RowBudget(options.maxBufferedRows());
         this.changes = new SettingChanges(outer == null ? null : outer.changes);
+        this.settings = new AppliedSettings(this, outer == null ? null : outer.settings);
+        this.limits = TimeLimits.of(this, options);
         this.report = new SessionReport(this);
     }
 
@@ -261,6 +265,9 @@ final class Session implements GateOwner {
             boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.OPEN);
             prepared.tryEmitEmpty();
             if (ours) {
+                if (limits != null) {
+                    limits.arm(report.held());
+                }
                 tellOpened();
             }
         }
@@ -406,7 +413,18 @@ final class Session implements GateOwner {
         });
     }
 
+    /** The session has held its connection for too long: fails the pipeline, which ends the session. */
+    void expire(ScopeTimeoutException error) {
+        Scope owner = scope;
+        if (owner != null && phase == Phase.OPEN) {
+            owner.expire(error);
+        }
+    }
+
     private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
+        if (limits != null) {
+            limits.dispose();
+        }
         return Shield.start(
                 () -> prepared.asMono().then(Mono.defer(() -> {
                     disposeTimers();
@@ -568,6 +586,17 @@ final class Session implements GateOwner {
 
     SettingChanges changes() {
         return changes;
+    }
+
+    AppliedSettings settings() {
+        return settings;
+    }
+
+    /** What stands still while nothing is being done with the connection, or {@code null} if something is. */
+    @Nullable
+    Pause pause() {
+        Gate current = gate;
+        return phase == Phase.OPEN && current != null ? current.pause() : null;
     }
 
     /** The session of the scope around this one, of whatever connection factory; {@code null} for an outermost one. */
@@ -751,8 +780,13 @@ final class Session implements GateOwner {
     }
 
     /** Class 08 is the connection's, by the SQL standard; 57P is what PostgreSQL says when it ends one. */
-    private static boolean isOfAnEndingConnection(@Nullable String sqlState) {
+    static boolean isOfAnEndingConnection(@Nullable String sqlState) {
         return sqlState != null && (sqlState.startsWith("08") || sqlState.startsWith("57P"));
+    }
+
+    @Override
+    public Throwable shown(Throwable error, String sql, long nanos) {
+        return settings.shown(error, sql, Duration.ofNanos(nanos));
     }
 
     @Override

@@ -52,6 +52,11 @@ final class SessionReport {
         }
     }
 
+    /** For how long the connection has been held. */
+    Duration held() {
+        return Duration.ofNanos(System.nanoTime() - gotAt);
+    }
+
     void opened() {
         opened = true;
         tell(ScopeEvent.Opened::new);

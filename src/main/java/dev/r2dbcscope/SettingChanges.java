@@ -50,6 +50,28 @@ final class SettingChanges {
         timeouts = true;
     }
 
+    /** The scope has set timeouts itself, and takes them back itself: what a scope inside it changes goes back to them. */
+    void timeoutsOfTheScope(Duration statement, Duration lockWait) {
+        if (!statement.isZero()) {
+            statementTimeout = statement;
+        }
+        if (!lockWait.isZero()) {
+            lockWaitTimeout = lockWait;
+        }
+    }
+
+    /** Whether that is the statement timeout now, as far as it was set by a scope or by way of the SPI. */
+    boolean isStatementTimeout(Duration timeout) {
+        Duration own = statementTimeout;
+        return own != null ? own.equals(timeout) : outer == null || outer.isStatementTimeout(timeout);
+    }
+
+    /** Whether that is the lock wait timeout now. */
+    boolean isLockWaitTimeout(Duration timeout) {
+        Duration own = lockWaitTimeout;
+        return own != null ? own.equals(timeout) : outer == null || outer.isLockWaitTimeout(timeout);
+    }
+
     boolean isEmpty() {
         return isolationBefore == null && !timeouts;
     }
@@ -78,6 +100,7 @@ final class SettingChanges {
             outer.timeouts = true;
             return Mono.empty();
         }
+        outer.timeouts |= outer.statementTimeout != null || outer.lockWaitTimeout != null;
         return Shield.lazily(() -> reset)
                 .then(again(outer.statementTimeout, connection::setStatementTimeout))
                 .then(again(outer.lockWaitTimeout, connection::setLockWaitTimeout));

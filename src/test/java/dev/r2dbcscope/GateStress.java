@@ -52,6 +52,11 @@ public class GateStress {
         }
 
         @Override
+        public Throwable shown(Throwable error, String sql, long nanos) {
+            return error;
+        }
+
+        @Override
         public void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
             // nobody asks
         }

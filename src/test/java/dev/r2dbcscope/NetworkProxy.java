@@ -33,6 +33,8 @@ final class NetworkProxy implements AutoCloseable {
     private final Set<Link> links = ConcurrentHashMap.newKeySet();
     private final AtomicReference<Trigger> armed = new AtomicReference<>();
     private volatile CountDownLatch struck = new CountDownLatch(1);
+    private volatile CountDownLatch sent = new CountDownLatch(0);
+    private volatile String awaited = "";
 
     NetworkProxy(int serverPort) {
         this.serverPort = serverPort;
@@ -62,6 +64,12 @@ final class NetworkProxy implements AutoCloseable {
     private void arm(Trigger trigger) {
         struck = new CountDownLatch(1);
         armed.set(trigger);
+    }
+
+    /** The server's answers are kept back until the client has sent the word. */
+    void keepAnswersUntilClientSends(String word) {
+        awaited = word;
+        sent = new CountDownLatch(1);
     }
 
     boolean awaitFault() {
@@ -129,17 +137,23 @@ final class NetworkProxy implements AutoCloseable {
                 int read;
                 while ((read = in.read(bytes)) >= 0) {
                     inspect(new String(bytes, 0, read, StandardCharsets.ISO_8859_1), fromClient);
+                    if (!fromClient) {
+                        sent.await();
+                    }
                     if (!swallows) {
                         out.write(bytes, 0, read);
                     }
                 }
                 cutUnlessSwallowing();
-            } catch (IOException broken) {
+            } catch (IOException | InterruptedException broken) {
                 cutUnlessSwallowing();
             }
         }
 
         private void inspect(String text, boolean fromClient) {
+            if (fromClient && text.contains(awaited)) {
+                sent.countDown();
+            }
             Trigger trigger = armed.get();
             if (trigger == null) {
                 return;

@@ -109,6 +109,12 @@ class TransactionOptionsIT {
                                     .inTransaction(c -> Rows.update(c, update))
                                     .materialize())
                             .doOnNext(signal -> assertThat(signal.getThrowable())
+                                    .isInstanceOfSatisfying(ScopeTimeoutException.class, e -> {
+                                        assertThat(e.limit()).isEqualTo(ScopeTimeoutException.Limit.LOCK_WAIT);
+                                        assertThat(e.bound()).isEqualTo(Duration.ofMillis(200));
+                                        assertThat(e.getSql()).isEqualTo(update);
+                                    })
+                                    .cause()
                                     .isInstanceOfSatisfying(
                                             R2dbcException.class,
                                             e -> assertThat(e.getSqlState()).isEqualTo("55P03"))))

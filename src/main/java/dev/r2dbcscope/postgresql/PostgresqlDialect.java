@@ -3,10 +3,14 @@ package dev.r2dbcscope.postgresql;
 import dev.r2dbcscope.Dialect;
 import io.netty.util.ReferenceCounted;
 import io.r2dbc.postgresql.api.PostgresqlConnection;
+import io.r2dbc.postgresql.api.PostgresqlException;
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Result;
-import io.r2dbc.spi.TransactionDefinition;
 import java.time.Duration;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
@@ -29,16 +33,55 @@ public final class PostgresqlDialect implements Dialect {
         return connection instanceof PostgresqlConnection;
     }
 
-    /** The driver ignores the lock wait timeout of a definition, so it is set with {@code SET LOCAL lock_timeout}. */
+    /** One statement; the driver sends it behind BEGIN without waiting for the answer to that. */
     @Override
-    public Publisher<Void> begin(Connection connection, TransactionDefinition definition) {
-        Mono<Void> begin = Mono.from(connection.beginTransaction(definition));
-        Duration lockWait = definition.getAttribute(TransactionDefinition.LOCK_WAIT_TIMEOUT);
-        if (lockWait == null) {
-            return begin;
+    public Publisher<Map<String, Optional<String>>> applySettings(
+            Connection connection, Map<String, String> settings, boolean local) {
+        return SettingStatement.apply(connection, settings, local);
+    }
+
+    @Override
+    public Publisher<Void> restoreSettings(Connection connection, Map<String, Optional<String>> former) {
+        return SettingStatement.restore(connection, former);
+    }
+
+    /** The driver ignores the lock wait timeout of a transaction definition, and knows no timeouts local to a transaction. */
+    @Override
+    public Map<String, String> timeoutSettings(Duration statementTimeout, Duration lockWaitTimeout) {
+        Map<String, String> settings = new LinkedHashMap<>();
+        if (!statementTimeout.isZero()) {
+            settings.put("statement_timeout", milliseconds(statementTimeout));
         }
-        String setting = "SET LOCAL lock_timeout = " + Math.min(lockWait.toMillis(), Integer.MAX_VALUE);
-        return begin.then(execute(connection, setting));
+        if (!lockWaitTimeout.isZero()) {
+            settings.put("lock_timeout", milliseconds(lockWaitTimeout));
+        }
+        return settings;
+    }
+
+    private static String milliseconds(Duration timeout) {
+        return Long.toString(Math.min(timeout.toMillis(), Integer.MAX_VALUE));
+    }
+
+    /** 57014 is {@code query_canceled}, for whatever reason; the message that says it is translated. */
+    @Override
+    public boolean isStatementTimeout(R2dbcException error, boolean tookLonger) {
+        return tookLonger && "57014".equals(error.getSqlState());
+    }
+
+    /**
+     * 55P03 is {@code lock_not_available}. NOWAIT gives it as well, but from where it looked for the lock and not from where
+     * the server serves its timers.
+     */
+    @Override
+    public boolean isLockWaitTimeout(R2dbcException error, boolean tookLonger) {
+        if (!tookLonger || !"55P03".equals(error.getSqlState())) {
+            return false;
+        }
+        return !(error instanceof PostgresqlException known)
+                || known.getErrorDetails()
+                        .getRoutine()
+                        .map("ProcessInterrupts"::equals)
+                        .orElse(true);
     }
 
     /** The driver skips it silently when a statement has failed, so that there would be nothing to roll back to. */
