@@ -182,14 +182,13 @@ final class AppliedSettings {
     }
 
     private Throwable refused(Throwable error, Map<String, String> wanted) {
-        String state = error instanceof R2dbcException answered ? answered.getSqlState() : null;
-        if (state == null) {
+        if (!(error instanceof R2dbcException answer) || answer.getSqlState() == null) {
             session.condemn();
             return error;
         }
-        return Session.isOfAnEndingConnection(state)
+        return session.dialect().endsConnection(answer)
                 ? error
-                : SessionSettingException.refused(wanted.keySet(), state, session.label(), error);
+                : SessionSettingException.refused(wanted.keySet(), answer.getSqlState(), session.label(), error);
     }
 
     // exit -----------------------------------------------------------------------------------------------------------

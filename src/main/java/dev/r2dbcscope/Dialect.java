@@ -137,6 +137,19 @@ public interface Dialect {
     }
 
     /**
+     * Whether an error says that the database ends the connection, or that it is lost already. The connection may look
+     * alive until its socket closes, but it is not given to anybody else, and a COMMIT that fails like this has an unknown
+     * outcome.
+     *
+     * @param error an error as the driver signalled it
+     * @return {@code true} for SQLSTATE class 08, which is the connection's by the SQL standard; dialects add their own
+     */
+    default boolean endsConnection(R2dbcException error) {
+        String sqlState = error.getSqlState();
+        return sqlState != null && sqlState.startsWith("08");
+    }
+
+    /**
      * Keeps a segment valid beyond the call in which the driver delivered it.
      *
      * @param segment a segment as the driver delivered it

@@ -19,7 +19,7 @@ import reactor.core.publisher.Mono;
  * <table>
  *   <caption>What becomes of the transaction</caption>
  *   <tr><th>outcome</th><th>sent</th><th>the subscriber gets</th></tr>
- *   <tr><td>completed</td><td>COMMIT</td><td>the completion, or the COMMIT's error</td></tr>
+ *   <tr><td>completed</td><td>COMMIT</td><td>the completion, or the COMMIT's error, see {@link Commit}</td></tr>
  *   <tr><td>completed, but a joined scope failed</td><td>ROLLBACK</td><td>ScopeRolledBackException</td></tr>
  *   <tr><td>completed, but the scope itself asked for a rollback</td><td>ROLLBACK</td><td>the completion</td></tr>
  *   <tr><td>failed</td><td>ROLLBACK</td><td>the original error, the exit's failure suppressed under it</td></tr>
@@ -92,13 +92,20 @@ final class Exit {
     }
 
     private Mono<Void> commit() {
-        return bounded(connection::commitTransaction, () -> "COMMIT was not answered, so its outcome is unknown")
+        return new Commit(session, connection)
+                .run()
                 .doOnSuccess(ignored -> committed = true)
-                .onErrorResume(e -> {
-                    commitError = e;
-                    unknown = e instanceof ScopeReleaseException;
-                    return unknown ? Mono.error(e) : Mono.empty();
-                });
+                .onErrorResume(this::commitFailed);
+    }
+
+    private Mono<Void> commitFailed(Throwable e) {
+        commitError = e;
+        unknown = e instanceof CommitOutcomeUnknownException;
+        Throwable reason = session.abortReason().behind(e);
+        if (reason != null) {
+            suppress(e, reason);
+        }
+        return unknown ? Mono.error(e) : Mono.empty();
     }
 
     private Mono<Void> rollback() {

@@ -129,12 +129,7 @@ final class ScopeHooks {
         return Shield.bounded(
                         () -> Flux.from(hook.publisher(how)).takeUntilOther(stop.asMono()),
                         bound,
-                        () -> new ScopeTimeoutException(
-                                "A hook had not ended after the hook timeout of " + bound
-                                        + " and was cancelled; make it shorter, or raise ScopeOptions.withHookTimeout",
-                                session.label(),
-                                null,
-                                null))
+                        () -> ScopeTimeoutException.hook(bound, session.report().snapshot(), session.label()))
                 .onErrorResume(error -> {
                     stop.tryEmitEmpty();
                     session.report().hookFailed(error);

@@ -8,7 +8,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>{@link Limit#HOLD} and {@link Limit#IDLE} end the scope's pipeline, whatever it does; the exit then runs as after any
  * other error. {@link Limit#STATEMENT} and {@link Limit#LOCK_WAIT} are the error of one statement, which the database ended;
- * its own error is the cause. {@link #getSql()} is the statement, if one was in flight.
+ * its own error is the cause. {@link Limit#HOOK} is told to the listeners only. {@link #getSql()} is the statement, if one was in flight.
  */
 public final class ScopeTimeoutException extends ScopeException {
 
@@ -26,7 +26,9 @@ public final class ScopeTimeoutException extends ScopeException {
          * How long a statement may wait for a lock, see {@link ScopeOptions#withLockWaitTimeout(Duration)} and {@link
          * TransactionOptions#withLockWaitTimeout(Duration)}.
          */
-        LOCK_WAIT
+        LOCK_WAIT,
+        /** How long a hook may take, see {@link ScopeOptions#withHookTimeout(Duration)}. */
+        HOOK
     }
 
     /** Which limit. */
@@ -105,6 +107,18 @@ public final class ScopeTimeoutException extends ScopeException {
                 label,
                 sql,
                 cause);
+    }
+
+    static ScopeTimeoutException hook(Duration bound, LiveScope scope, ScopeLabel label) {
+        return new ScopeTimeoutException(
+                Limit.HOOK,
+                bound,
+                "A hook had not ended after the hook timeout of " + bound
+                        + " and was cancelled; make it shorter, or raise ScopeOptions.withHookTimeout",
+                scope,
+                label,
+                null,
+                null);
     }
 
     private static String doing(LiveScope scope) {

@@ -73,6 +73,7 @@ final class Session implements GateOwner {
     private final SettingChanges changes;
     private final AppliedSettings settings;
     private final @Nullable TimeLimits limits;
+    private final AbortReason abortReason = new AbortReason();
 
     private volatile Phase phase = Phase.NEW;
     private volatile long deadline;
@@ -555,6 +556,10 @@ final class Session implements GateOwner {
         return commitError;
     }
 
+    AbortReason abortReason() {
+        return abortReason;
+    }
+
     boolean isCondemned() {
         return condemned;
     }
@@ -772,16 +777,12 @@ final class Session implements GateOwner {
 
     @Override
     public void databaseFailed(Throwable error) {
+        abortReason.failed(error);
         if (outer != null) {
             outer.databaseFailed(error);
-        } else if (error instanceof R2dbcException known && isOfAnEndingConnection(known.getSqlState())) {
+        } else if (error instanceof R2dbcException known && dialect.endsConnection(known)) {
             dying = true;
         }
-    }
-
-    /** Class 08 is the connection's, by the SQL standard; 57P is what PostgreSQL says when it ends one. */
-    static boolean isOfAnEndingConnection(@Nullable String sqlState) {
-        return sqlState != null && (sqlState.startsWith("08") || sqlState.startsWith("57P"));
     }
 
     @Override

@@ -125,7 +125,7 @@ class DyingConnectionIT {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"57014", "40001", "42P01", "22012", "23505", "P0001"})
+    @ValueSource(strings = {"57014", "40001", "42P01", "22012", "23505", "P0001", "57P01", "57P05", "25P03"})
     void isNotSeenInOtherErrors(String sqlState) {
         assertThatThrownBy(() -> scopes.withConnection(c -> raises(c, sqlState)).block(LONG))
                 .isInstanceOf(R2dbcException.class);

@@ -111,11 +111,11 @@ class ReleaseTest extends FormContract {
             assertThat(database.log()).isEqualTo(committed());
             if (isTransactional()) {
                 assertThat(subscriber.expectTerminalError())
-                        .isInstanceOf(ScopeReleaseException.class)
-                        .hasMessageContaining("outcome is unknown")
+                        .isInstanceOf(CommitOutcomeUnknownException.class)
+                        .hasMessageContaining("whether the transaction was committed is not known")
                         .hasMessageContaining("scope 'contract' assembled at ")
                         .hasNoSuppressedExceptions();
-                assertReleaseFailure("COMMIT");
+                assertReleaseFailure(CommitOutcomeUnknownException.class, "COMMIT was not answered");
             } else {
                 assertThat(subscriber.isTerminatedComplete()).isTrue();
             }
@@ -172,10 +172,14 @@ class ReleaseTest extends FormContract {
         }
 
         private void assertReleaseFailure(String message) {
+            assertReleaseFailure(ScopeReleaseException.class, message);
+        }
+
+        private void assertReleaseFailure(Class<?> type, String message) {
             assertThat(events(ScopeEvent.ReleaseFailed.class))
                     .singleElement()
                     .satisfies(failed -> assertThat(failed.error())
-                            .isInstanceOf(ScopeReleaseException.class)
+                            .isInstanceOf(type)
                             .hasMessageContaining(message)
                             .hasMessageContaining(bound.toString()));
             assertThat(events(ScopeEvent.Released.class))

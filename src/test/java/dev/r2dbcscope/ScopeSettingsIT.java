@@ -57,7 +57,14 @@ class ScopeSettingsIT {
             List.of("", "none", "\"$user\", public", "4MB", "off", "0", "0", "read committed");
 
     private static final List<String> SET = List.of(
-            "t1", "settings_guest", "\"settings \"\"odd\"\"\", \"public\"", "1234kB", "off", "0", "0", "read committed");
+            "t1",
+            "settings_guest",
+            "\"settings \"\"odd\"\"\", \"public\"",
+            "1234kB",
+            "off",
+            "0",
+            "0",
+            "read committed");
 
     private static Flux<String> shown(Connection connection) {
         return Flux.just(

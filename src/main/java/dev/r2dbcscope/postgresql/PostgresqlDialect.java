@@ -2,6 +2,7 @@ package dev.r2dbcscope.postgresql;
 
 import dev.r2dbcscope.Dialect;
 import io.netty.util.ReferenceCounted;
+import io.r2dbc.postgresql.api.ErrorDetails;
 import io.r2dbc.postgresql.api.PostgresqlConnection;
 import io.r2dbc.postgresql.api.PostgresqlException;
 import io.r2dbc.spi.Connection;
@@ -99,6 +100,21 @@ public final class PostgresqlDialect implements Dialect {
     @Override
     public Publisher<Void> resetTimeouts(Connection connection) {
         return execute(connection, "RESET statement_timeout; RESET lock_timeout");
+    }
+
+    /**
+     * The severity decides, not the SQLSTATE: the server closes the connection after FATAL and PANIC, be it for a shutdown
+     * (57P01), an idle transaction (25P03) or a conflict with recovery (40001); code may raise each of these states itself.
+     */
+    @Override
+    public boolean endsConnection(R2dbcException error) {
+        return Dialect.super.endsConnection(error)
+                || error instanceof PostgresqlException told && endsConnection(told.getErrorDetails());
+    }
+
+    private static boolean endsConnection(ErrorDetails details) {
+        String severity = details.getSeverityNonLocalized();
+        return "FATAL".equals(severity) || "PANIC".equals(severity);
     }
 
     private static Mono<Void> execute(Connection connection, String sql) {
