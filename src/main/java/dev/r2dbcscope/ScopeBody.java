@@ -10,23 +10,36 @@ import reactor.core.publisher.Mono;
 /**
  * What runs inside a scope.
  *
+ * @param opensFirst whether the connection is there before the pipeline is asked for, or opened at first use
+ * @param pipeline makes the publisher, for each subscription
  * @param <T> what it emits
  */
-interface ScopeBody<T> {
+record ScopeBody<T>(boolean opensFirst, Function<? super Scope, ? extends Publisher<? extends T>> pipeline) {
 
     /** Starts the subscriber on the body's publisher, now or when the connection is there. */
-    void start(Scope scope, BodySubscriber<T> subscriber);
+    void start(Scope scope, BodySubscriber<T> subscriber) {
+        if (opensFirst) {
+            subscriber.whenOpen(scope.session().open(subscriber.currentContext()), session -> pipeline.apply(scope));
+        } else {
+            subscriber.run(() -> pipeline.apply(scope));
+        }
+    }
+
+    /** The same with an operator at its end, which is part of the scope. */
+    <R> ScopeBody<R> through(Function<? super Publisher<? extends T>, ? extends Publisher<? extends R>> operator) {
+        return new ScopeBody<>(opensFirst, scope -> operator.apply(pipeline.apply(scope)));
+    }
 
     /** The upstream of an operator: the connection is opened at first use. */
     static <T> ScopeBody<T> upstream(Publisher<? extends T> source) {
-        return (scope, subscriber) -> subscriber.run(() -> source);
+        return new ScopeBody<>(false, scope -> source);
     }
 
     /** A closure: the connection is opened first. */
     static <T> ScopeBody<T> closure(Function<? super Connection, ? extends Publisher<? extends T>> closure) {
-        return (scope, subscriber) -> subscriber.whenOpen(
-                scope.session().open(subscriber.currentContext()),
-                session -> Objects.requireNonNull(
+        return new ScopeBody<>(
+                true,
+                scope -> Objects.requireNonNull(
                         closure.apply(new ScopedConnection(scope)), "The scope's function returned a null publisher"));
     }
 

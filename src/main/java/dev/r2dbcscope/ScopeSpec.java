@@ -21,7 +21,10 @@ record ScopeSpec(
     }
 
     <T> Flux<T> flux(ScopeBody<T> body) {
-        return ScopeFlux.assemble(this, body);
+        int max = transaction == null ? 0 : transaction.emitAfterCommit();
+        return max > 0
+                ? HeldBack.emit(mono(body.through(elements -> HeldBack.collect(elements, max, label))))
+                : ScopeFlux.assemble(this, body);
     }
 
     /** Joins the current scope of the same {@link ConnectionFactory}, or makes one that owns a session. */

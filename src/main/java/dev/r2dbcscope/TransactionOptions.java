@@ -151,6 +151,12 @@ public final class TransactionOptions implements TransactionDefinition {
      * bound, it fails with a {@link HeldBackOverflowException} and rolls back. A {@code Mono} always emits after the
      * COMMIT.
      *
+     * <p>The pipeline runs to its end whatever the subscriber asks for; at most one element more than the bound is
+     * requested from it. When the connection was released, the elements are emitted as they are asked for, so {@code
+     * take(n)} and {@code next()} downstream do not roll back. Elements that are never emitted, because of a rollback, a
+     * failed COMMIT or a cancel, go to the discard hook one by one. Inside another transaction, which it joins or in
+     * which it is a savepoint, such a {@code Flux} emits when the inner scope has ended, before the outer COMMIT.
+     *
      * @param max the most elements that are held in memory, positive
      * @return a copy that emits after the COMMIT
      * @throws IllegalArgumentException if it is zero or negative
