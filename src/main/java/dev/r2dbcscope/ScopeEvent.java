@@ -71,7 +71,7 @@ public sealed interface ScopeEvent {
 
     /**
      * The scope gave its connection back, or destroyed it: the last event of every scope that was {@link Opened},
-     * except for what its hooks do.
+     * except for what its hooks do and for a {@link Retrying}.
      *
      * @param scope the scope
      * @param outcome how the pipeline ended
@@ -95,6 +95,18 @@ public sealed interface ScopeEvent {
      * @param error what failed
      */
     record HookFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+
+    /**
+     * A transaction failed and will be tried again, as its {@link RetryPolicy} says. Comes after the {@link Released} or
+     * {@link OpenFailed} of the failed attempt; the next attempt is a scope of its own with the same name and origin, or
+     * there is none if the subscriber cancels during the wait.
+     *
+     * @param scope the scope of the failed attempt
+     * @param attempt the number of the failed attempt, counted from 1
+     * @param backoff the wait before the next one
+     * @param error why the attempt failed
+     */
+    record Retrying(LiveScope scope, int attempt, Duration backoff, Throwable error) implements ScopeEvent {}
 
     /**
      * A step of the exit failed or exceeded the release timeout. The physical connection is destroyed.

@@ -4,7 +4,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * A transaction was rolled back although its pipeline completed, because a scope that had joined it failed or was
- * cancelled, or because code inside it asked for a rollback.
+ * cancelled, or because code inside it asked for a rollback. Suppressed under another error, it says how often a
+ * transaction was tried in vain.
  */
 public final class ScopeRolledBackException extends ScopeException {
 

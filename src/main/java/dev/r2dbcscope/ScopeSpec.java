@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.ConnectionFactory;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import reactor.core.CoreSubscriber;
 import reactor.core.publisher.Flux;
@@ -17,14 +18,29 @@ record ScopeSpec(
         ScopeRoot root, ScopeOptions options, @Nullable TransactionOptions transaction, ScopeLabel label) {
 
     <T> Mono<T> mono(ScopeBody<T> body) {
-        return ScopeMono.assemble(this, body);
+        RetryPolicy retry = transaction == null ? null : transaction.retry();
+        Mono<T> once = ScopeMono.assemble(this, body, session -> {});
+        return retry == null
+                ? once
+                : Mono.deferContextual(context -> begins(context) ? retried(body, new Attempts(retry, label)) : once);
     }
 
     <T> Flux<T> flux(ScopeBody<T> body) {
         int max = transaction == null ? 0 : transaction.emitAfterCommit();
-        return max > 0
-                ? HeldBack.emit(mono(body.through(elements -> HeldBack.collect(elements, max, label))))
-                : ScopeFlux.assemble(this, body);
+        if (max > 0) {
+            return HeldBack.emit(mono(body.through(elements -> HeldBack.collect(elements, max, label))));
+        }
+        if (transaction != null && transaction.retry() != null) {
+            throw new IllegalArgumentException(
+                    "A Flux cannot be retried while it emits its elements as they come, because"
+                            + " those cannot be taken back; add TransactionOptions.withEmitAfterCommit(max), or leave out"
+                            + " withRetry for this one [" + label + "]");
+        }
+        return ScopeFlux.assemble(this, body);
+    }
+
+    private <T> Mono<T> retried(ScopeBody<T> body, Attempts attempts) {
+        return ScopeMono.assemble(this, body, attempts::beginning).retryWhen(attempts);
     }
 
     /** Joins the current scope of the same {@link ConnectionFactory}, or makes one that owns a session. */
@@ -113,9 +129,12 @@ record ScopeSpec(
         return innermost == null ? null : innermost.session();
     }
 
-    private <T> @Nullable ScopeSubscriber<T> subscriber(CoreSubscriber<? super T> actual, ScopeBody<T> body) {
+    private <T> @Nullable ScopeSubscriber<T> subscriber(
+            CoreSubscriber<? super T> actual, ScopeBody<T> body, Consumer<Session> beginning) {
         try {
-            return new ScopeSubscriber<>(actual, enter(actual.currentContext()), body);
+            Scope scope = enter(actual.currentContext());
+            beginning.accept(scope.session());
+            return new ScopeSubscriber<>(actual, scope, body);
         } catch (ScopeException refused) {
             Operators.error(actual, refused);
             return null;
@@ -127,19 +146,21 @@ record ScopeSpec(
 
         private final ScopeSpec spec;
         private final ScopeBody<T> body;
+        private final Consumer<Session> beginning;
 
-        private ScopeMono(ScopeSpec spec, ScopeBody<T> body) {
+        private ScopeMono(ScopeSpec spec, ScopeBody<T> body, Consumer<Session> beginning) {
             this.spec = spec;
             this.body = body;
+            this.beginning = beginning;
         }
 
-        static <T> Mono<T> assemble(ScopeSpec spec, ScopeBody<T> body) {
-            return onAssembly(new ScopeMono<>(spec, body));
+        static <T> Mono<T> assemble(ScopeSpec spec, ScopeBody<T> body, Consumer<Session> beginning) {
+            return onAssembly(new ScopeMono<>(spec, body, beginning));
         }
 
         @Override
         public void subscribe(CoreSubscriber<? super T> actual) {
-            ScopeSubscriber<T> subscriber = spec.subscriber(actual, body);
+            ScopeSubscriber<T> subscriber = spec.subscriber(actual, body, beginning);
             if (subscriber != null) {
                 subscriber.subscribeMono();
             }
@@ -163,7 +184,7 @@ record ScopeSpec(
 
         @Override
         public void subscribe(CoreSubscriber<? super T> actual) {
-            ScopeSubscriber<T> subscriber = spec.subscriber(actual, body);
+            ScopeSubscriber<T> subscriber = spec.subscriber(actual, body, session -> {});
             if (subscriber != null) {
                 subscriber.subscribeFlux();
             }

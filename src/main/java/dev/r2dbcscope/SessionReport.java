@@ -113,6 +113,11 @@ final class SessionReport {
         tell(scope -> new ScopeEvent.HookFailed(scope, error));
     }
 
+    /** The last that this session tells: what comes after it is told by the session of the next attempt. */
+    void retrying(int attempt, Duration backoff, Throwable error) {
+        tell(scope -> new ScopeEvent.Retrying(scope, attempt, backoff, error));
+    }
+
     /** Under the lock, so that the suspicion is told before the release or not at all. */
     private synchronized void suspectLeak() {
         if (!leakDecided) {
