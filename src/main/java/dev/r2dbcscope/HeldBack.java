@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import java.util.List;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
@@ -12,9 +13,22 @@ import reactor.util.context.Context;
  * The elements of a transaction that emits them after its COMMIT.
  *
  * <p>They leave the scope as one value, which is discarded as one if it never arrives; {@link #discardEach} lets the
- * subscriber's discard hook see the elements instead.
+ * subscriber's discard hook see the elements instead. They are handed over once: {@code flatMapIterable} discards a value
+ * twice when a cancel meets its arrival.
+ *
+ * @param <T> the type of the elements
  */
-record HeldBack<T>(List<T> elements) {
+final class HeldBack<T> {
+
+    private final AtomicReference<List<T>> elements;
+
+    private HeldBack(List<T> elements) {
+        this.elements = new AtomicReference<>(elements);
+    }
+
+    private List<T> takeAll() {
+        return elements.getAndSet(List.of());
+    }
 
     /** One more is asked for than may be held, which is how the overflow shows. */
     static <T> Mono<HeldBack<T>> collect(Publisher<? extends T> body, int max, ScopeLabel label) {
@@ -37,13 +51,13 @@ record HeldBack<T>(List<T> elements) {
 
     /** Emits what a scope held back; the elements that the subscriber does not get go to its discard hook. */
     static <T> Flux<T> emit(Mono<HeldBack<T>> scope) {
-        return scope.flatMapIterable(HeldBack::elements).contextWrite(HeldBack::discardEach);
+        return scope.flatMapIterable(HeldBack::takeAll).contextWrite(HeldBack::discardEach);
     }
 
     private static Context discardEach(Context downstream) {
         Consumer<Object> hook = discarded -> {
             if (discarded instanceof HeldBack<?> held) {
-                Operators.onDiscardMultiple(held.elements, downstream);
+                Operators.onDiscardMultiple(held.takeAll(), downstream);
             } else {
                 Operators.onDiscard(discarded, downstream);
             }
