@@ -179,7 +179,9 @@ public final class ConnectionScopes {
      *
      * <p><em>Lifetime:</em> as {@link #withConnection}; the transaction begins before the function is called.
      * <em>Endings:</em> commits when the function's publisher completes or has emitted its first element; rolls back when
-     * it fails or the subscriber cancels. If the COMMIT fails, the element is discarded and its error is passed on.
+     * it fails or the subscriber cancels. If the COMMIT fails, the element is discarded and its error is passed on; if it
+     * was not answered, that is a {@link CommitOutcomeUnknownException}. {@link TransactionOptions#withRetry} tries again
+     * what failed for a conflict with other transactions.
      *
      * @param function uses the connection; all of its work must be part of the publisher that it returns
      * @param <T> the type of the element
@@ -196,11 +198,14 @@ public final class ConnectionScopes {
      * <p><em>Lifetime:</em> as {@link #withConnectionMany}; the transaction begins before the function is called.
      * <em>Endings:</em> commits when the function's publisher completes, and completes after that; a COMMIT that fails is
      * an error after the elements. Rolls back when the publisher fails or the subscriber cancels, which {@code take(n)}
-     * and {@code next()} downstream do.
+     * and {@code next()} downstream do. {@link TransactionOptions#withEmitAfterCommit(int)} holds the elements back until
+     * the COMMIT instead.
      *
      * @param function uses the connection; all of its work must be part of the publisher that it returns
      * @param <T> the type of the elements
      * @return a {@code Flux} with a transaction for each subscription
+     * @throws IllegalArgumentException if its transactions are to be retried, but emit their elements as they come; see
+     *     {@link TransactionOptions#withEmitAfterCommit(int)}
      * @see #transactional(Flux) for an existing pipeline
      */
     public <T> Flux<T> inTransactionMany(Function<? super Connection, ? extends Publisher<? extends T>> function) {
@@ -266,6 +271,8 @@ public final class ConnectionScopes {
      * @param source a pipeline that gets its connections from {@link #connectionFactory()} or from scopes
      * @param <T> the type of the elements
      * @return a {@code Flux} with a transaction for each subscription
+     * @throws IllegalArgumentException if its transactions are to be retried, but emit their elements as they come; see
+     *     {@link TransactionOptions#withEmitAfterCommit(int)}
      * @see #inTransactionMany(Function) to get the connection explicitly
      */
     public <T> Flux<T> transactional(Flux<T> source) {
