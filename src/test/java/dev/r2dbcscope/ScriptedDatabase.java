@@ -53,6 +53,7 @@ final class ScriptedDatabase implements ConnectionFactory {
     private final AtomicInteger numbers = new AtomicInteger();
     private final AtomicInteger closed = new AtomicInteger();
     private volatile boolean forgetful;
+    private volatile boolean knowsSettings;
     private volatile @Nullable Scheduler scheduler;
     private volatile Runnable whenAskedForItsScheduler = () -> {};
 
@@ -65,6 +66,12 @@ final class ScriptedDatabase implements ConnectionFactory {
     /** Keeps no log and no connections from now on, only their numbers. */
     ScriptedDatabase forgetful() {
         forgetful = true;
+        return this;
+    }
+
+    /** Knows session settings from now on, as steps {@code "set key"}, {@code "set local key"} and {@code "restore key"}. */
+    ScriptedDatabase knowingSettings() {
+        knowsSettings = true;
         return this;
     }
 
@@ -167,6 +174,14 @@ final class ScriptedDatabase implements ConnectionFactory {
             if (closes.get() > 0) {
                 violations.add(step + "#" + number + " after close");
             }
+        }
+
+        boolean knowsSettings() {
+            return knowsSettings;
+        }
+
+        Mono<Void> step(String step) {
+            return step(step, () -> {});
         }
 
         private Mono<Void> step(String step, Runnable effect) {
