@@ -202,8 +202,8 @@ public final class ScopeOptions {
 
     /**
      * Bounds how long a scope holds its connection without using it: nothing is in flight, because the pipeline works on
-     * something else, or rows are ready and the subscriber does not ask for them. When it expires, the pipeline is
-     * cancelled and fails with a {@link ScopeTimeoutException}, and the scope exits as after any other error. Scopes that
+     * something else, or rows are ready and the subscriber does not ask for them. The scope is looked at eight times within
+     * the bound, so a pause is noticed at most an eighth later than that. When it expires, the pipeline is cancelled and fails with a {@link ScopeTimeoutException}, and the scope exits as after any other error. Scopes that
      * join another one are bound by that one's limits.
      *
      * @param maxIdle the bound of one such pause; zero, the default, for none
@@ -242,7 +242,7 @@ public final class ScopeOptions {
 
     /**
      * Sets what the database keeps for each connection, such as a role, a search path or a tenant, for the length of the
-     * scope.
+     * scope. A scope that would join one that runs under other values fails with {@link ScopePropagationException}.
      *
      * @param settings the settings; none by default
      * @return a copy with those settings instead of the former ones

@@ -8,7 +8,8 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>{@link Limit#HOLD} and {@link Limit#IDLE} end the scope's pipeline, whatever it does; the exit then runs as after any
  * other error. {@link Limit#STATEMENT} and {@link Limit#LOCK_WAIT} are the error of one statement, which the database ended;
- * its own error is the cause. {@link Limit#HOOK} is told to the listeners only. {@link #getSql()} is the statement, if one was in flight.
+ * its own error is the cause. {@link Limit#HOOK} is told to the listeners only. {@link Limit#COMPLETION} ends what goes on after
+ * a cancel. {@link #getSql()} is the statement, if one was in flight.
  */
 public final class ScopeTimeoutException extends ScopeException {
 
@@ -28,7 +29,12 @@ public final class ScopeTimeoutException extends ScopeException {
          */
         LOCK_WAIT,
         /** How long a hook may take, see {@link ScopeOptions#withHookTimeout(Duration)}. */
-        HOOK
+        HOOK,
+        /**
+         * How long a pipeline may go on after its subscriber cancelled, see {@link
+         * TransactionOptions#withCompletionTimeout(Duration)}.
+         */
+        COMPLETION
     }
 
     /** Which limit. */
@@ -118,6 +124,18 @@ public final class ScopeTimeoutException extends ScopeException {
                 scope,
                 label,
                 null,
+                null);
+    }
+
+    static ScopeTimeoutException completion(Duration bound, String what, LiveScope scope, ScopeLabel label) {
+        return new ScopeTimeoutException(
+                Limit.COMPLETION,
+                bound,
+                what + " not ended when the completion timeout of " + bound
+                        + " expired; let it end sooner, or raise TransactionOptions.withCompletionTimeout",
+                scope,
+                label,
+                scope.statement(),
                 null);
     }
 

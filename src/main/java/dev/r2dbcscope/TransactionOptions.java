@@ -109,8 +109,9 @@ public final class TransactionOptions implements TransactionDefinition {
     }
 
     /**
-     * Bounds how long a statement of the transaction waits for a lock. On PostgreSQL it is set with {@code SET LOCAL
-     * lock_timeout}, so it ends with the transaction; other databases get it with the transaction definition.
+     * Bounds how long a statement of the transaction waits for a lock; one that waits longer fails with a {@link
+     * ScopeTimeoutException}. On PostgreSQL {@code lock_timeout} is set locally to the transaction, together with its BEGIN;
+     * other databases get the bound with the transaction definition.
      *
      * @param lockWaitTimeout the bound, positive, effective to the millisecond
      * @return a copy with that bound
