@@ -338,6 +338,55 @@ class NestedAcquireTest {
             assertSucceeded(waiting);
         }
 
+        /** Its work is detached: it waits with the Context of a scope that does not wait for it. */
+        @Test
+        void whileAHolderIsOnItsWayOutAlthoughOthersWaitBelowIt() {
+            ScriptedPool pool = pool(2);
+            ConnectionScopes scopes = scopes(pool.pool);
+            Step<Void> commit = new Step<>();
+            TestSubscriber<Integer> detached = TestSubscriber.create();
+            Mono<Integer> nested = separate(scopes, "inner", Mono.just(1));
+            TestSubscriber<Integer> waiting =
+                    start(transaction(scopes, "waiting", work.publisher().then(nested)));
+            pool.database.on("commit", commit);
+            TestSubscriber<Integer> leaving = start(transaction(scopes, "leaving", Mono.deferContextual(context -> {
+                nested.contextWrite(context).subscribe(detached);
+                return Mono.just(1);
+            })));
+            assertThat(commit.isReached()).isTrue();
+
+            work.complete();
+            assertThat(waiting.isTerminated()).isFalse();
+            commit.complete();
+
+            assertSucceeded(leaving);
+            assertSucceeded(detached);
+            assertSucceeded(waiting);
+        }
+
+        @Test
+        void whenAHolderThatWasLookedAtFirstHasLeftInTheMeantime() {
+            ConnectionScopes a = poolOf(1);
+            ScriptedPool looked = pool(1);
+            ConnectionScopes b = scopes(looked.pool);
+            Step<Integer> askB = new Step<>();
+            Step<Integer> askA = new Step<>();
+            TestSubscriber<Integer> cancelled =
+                    start(transaction(a, "a", askB.publisher().then(transaction(b, "b in a", Mono.just(1)))));
+            TestSubscriber<Integer> waiting =
+                    start(transaction(b, "b", askA.publisher().then(transaction(a, "a in b", Mono.just(1)))));
+            TestSubscriber<Integer> successor = start(transaction(a, "successor", work.publisher()));
+            askB.complete();
+            looked.whenMeasured(cancelled::cancel);
+
+            askA.complete();
+
+            assertThat(a.live()).extracting(LiveScope::name).containsExactly("successor", "a in b");
+            work.complete(1);
+            assertSucceeded(successor);
+            assertSucceeded(waiting);
+        }
+
         @Test
         void whileABorrowerWithoutAScopeHoldsAConnection() {
             ScriptedPool pool = pool(2);

@@ -2,8 +2,10 @@ package dev.r2dbcscope;
 
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.pool.ConnectionPoolConfiguration;
+import io.r2dbc.pool.PoolMetrics;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
+import java.util.Optional;
 import reactor.core.publisher.Mono;
 import reactor.core.scheduler.Schedulers;
 import reactor.test.subscriber.TestSubscriber;
@@ -15,12 +17,27 @@ final class ScriptedPool implements AutoCloseable {
 
     final ScriptedDatabase database = new ScriptedDatabase().scheduler(Schedulers.immediate());
     final ConnectionPool pool;
+    private volatile Runnable whenMeasured = () -> {};
 
     ScriptedPool(int size) {
-        pool = new ConnectionPool(ConnectionPoolConfiguration.builder(database)
+        ConnectionPoolConfiguration configuration = ConnectionPoolConfiguration.builder(database)
                 .initialSize(0)
                 .maxSize(size)
-                .build());
+                .build();
+        pool = new ConnectionPool(configuration) {
+            @Override
+            public Optional<PoolMetrics> getMetrics() {
+                Runnable happening = whenMeasured;
+                whenMeasured = () -> {};
+                happening.run();
+                return super.getMetrics();
+            }
+        };
+    }
+
+    /** What happens when the pool is next asked for its size, in the middle of a look at who waits for whom. */
+    void whenMeasured(Runnable happening) {
+        whenMeasured = happening;
     }
 
     /** A transaction that does the work inside a scope of its own name. */
