@@ -1,5 +1,7 @@
 package dev.r2dbcscope;
 
+import static org.assertj.core.api.Assertions.assertThat;
+
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.pool.ConnectionPoolConfiguration;
 import io.r2dbc.pool.PoolMetrics;
@@ -71,7 +73,7 @@ final class ScriptedPool implements AutoCloseable {
 
     @Override
     public void close() {
-        Await.until(() -> acquired() == 0, () -> acquired() + " connections are still acquired: " + database.log());
+        assertThat(acquired()).as("connections still acquired").isZero();
         pool.disposeLater().block(PATIENCE);
     }
 }
