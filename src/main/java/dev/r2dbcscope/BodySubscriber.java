@@ -34,6 +34,7 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     private volatile @Nullable Throwable expired;
     private volatile boolean ended;
     private volatile boolean cancelled;
+    private volatile boolean started;
 
     BodySubscriber(CoreSubscriber<? super T> actual, Context context, boolean isMono, boolean limited) {
         this.actual = actual;
@@ -47,11 +48,21 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         if (cancelled || terminated.get()) {
             return;
         }
+        started = true;
         try {
             body.get().subscribe(this);
         } catch (Throwable e) {
             fail(e);
         }
+    }
+
+    /** Whether the body was started, and may have ended since. */
+    boolean hasStarted() {
+        return started;
+    }
+
+    boolean hasEnded() {
+        return terminated.get();
     }
 
     /**

@@ -38,7 +38,8 @@ import reactor.util.context.ContextView;
  *       transaction inside a plain scope uses its connection and holds it exclusively meanwhile. {@link Propagation} is the
  *       choice of something else.
  *   <li><strong>Endings.</strong> When the pipeline completes, fails or is cancelled, the scope admits no further statement,
- *       awaits those in flight, commits (on complete) or rolls back (on error and cancel) if it is a transaction, and
+ *       awaits those in flight, commits (on complete) or rolls back (on error and cancel, where {@link OnCancel} is the
+ *       choice of something else) if it is a transaction, and
  *       releases the connection, once. The subscriber gets its terminal signal only then; on error it is the original
  *       error, with a failure of the exit suppressed under it. If work was done and only the release fails, the
  *       subscriber still completes, and the listeners hear of the failure. A connection that cannot be brought back to a
@@ -361,6 +362,6 @@ public final class ConnectionScopes {
     }
 
     private ScopeSpec spec(@Nullable TransactionOptions transaction) {
-        return new ScopeSpec(root, options, transaction, ScopeLabel.here(options.name()));
+        return new ScopeSpec(root, options, transaction, transactionOptions, ScopeLabel.here(options.name()));
     }
 }

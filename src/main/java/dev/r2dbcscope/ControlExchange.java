@@ -56,7 +56,12 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     private static <T> Mono<T> enter(
             Scope scope, Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+        ScopeWork work = scope.scopeFor(context).work();
+        if (!work.begin()) {
+            return Mono.error(scope::closedError);
+        }
         ControlExchange<T> exchange = new ControlExchange<>(scope, gate, words, source, context);
+        exchange.countedBy(work);
         gate.enter(exchange);
         return exchange.answer.asMono().doOnCancel(exchange::leave);
     }
@@ -124,6 +129,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     @Override
     public void onNext(T value) {
+        answered();
         tell(() -> answer.tryEmitValue(value));
     }
 

@@ -19,7 +19,13 @@ abstract class Exchange {
     private static final AtomicIntegerFieldUpdater<Exchange> PHASE =
             AtomicIntegerFieldUpdater.newUpdater(Exchange.class, "phase");
 
+    private static final AtomicIntegerFieldUpdater<Exchange> UNANSWERED =
+            AtomicIntegerFieldUpdater.newUpdater(Exchange.class, "unanswered");
+
     private volatile int phase;
+
+    private @Nullable ScopeWork work;
+    private volatile int unanswered;
 
     /** Text, not the exchange: each one that came later would stay reachable from the oldest that is open. */
     private volatile @Nullable String heldUpSql;
@@ -72,6 +78,28 @@ abstract class Exchange {
         return null;
     }
 
+    /** Belongs to the work of a scope, in which it counts already, until it gets its first answer. */
+    final void countedBy(ScopeWork counting) {
+        work = counting;
+        unanswered = 1;
+    }
+
+    /** The database has begun to answer, or will not be asked. Whoever hears of the answer hears of it after this. */
+    final void answered() {
+        ScopeWork counting = work;
+        if (unanswered == 1 && counting != null && UNANSWERED.compareAndSet(this, 1, 0)) {
+            counting.answered();
+        }
+    }
+
+    /** It has failed, and is about to end. */
+    final void failedWork(Throwable error) {
+        ScopeWork counting = work;
+        if (counting != null) {
+            counting.failed(error);
+        }
+    }
+
     /** What it does at the moment, once it is in flight. */
     ScopeState state() {
         return ScopeState.EXECUTING;
@@ -79,7 +107,11 @@ abstract class Exchange {
 
     /** Takes it back before it was admitted; says whether that was in time. */
     final boolean withdraw() {
-        return PHASE.compareAndSet(this, WAITING, WITHDRAWN);
+        boolean inTime = PHASE.compareAndSet(this, WAITING, WITHDRAWN);
+        if (inTime) {
+            answered();
+        }
+        return inTime;
     }
 
     final boolean admit() {
@@ -92,6 +124,7 @@ abstract class Exchange {
 
     final void markEnded() {
         phase = ENDED;
+        answered();
     }
 
     final boolean isEnded() {

@@ -28,13 +28,19 @@ final class ExecuteFlux extends Flux<Result> {
             Operators.error(actual, closed);
             return;
         }
-        Session session = scope.sessionFor(actual.currentContext());
+        Scope innermost = scope.scopeFor(actual.currentContext());
+        Session session = innermost.session();
         Gate gate = session.gateIfOpen();
         if (gate == null) {
             session.open(actual.currentContext()).flatMapMany(opened -> this).subscribe(actual);
             return;
         }
+        if (!innermost.work().begin()) {
+            Operators.error(actual, innermost.closedError());
+            return;
+        }
         ResultExchange exchange = new ResultExchange(scope, gate, sql, hasManyBindings, driver, actual);
+        exchange.countedBy(innermost.work());
         actual.onSubscribe(exchange);
         if (!exchange.isCancelled()) {
             gate.enter(exchange);

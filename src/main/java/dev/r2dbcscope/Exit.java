@@ -23,6 +23,8 @@ import reactor.core.publisher.Mono;
  *   <tr><td>completed, but a joined scope failed</td><td>ROLLBACK</td><td>ScopeRolledBackException</td></tr>
  *   <tr><td>completed, but the scope itself asked for a rollback</td><td>ROLLBACK</td><td>the completion</td></tr>
  *   <tr><td>failed</td><td>ROLLBACK</td><td>the original error, the exit's failure suppressed under it</td></tr>
+ *   <tr><td>cancelled, and between statements under {@link OnCancel#COMMIT}</td><td>COMMIT</td><td>nothing; the
+ *       listeners hear of a failure</td></tr>
  *   <tr><td>cancelled</td><td>ROLLBACK</td><td>nothing; the listeners hear of a failure</td></tr>
  * </table>
  *
@@ -34,6 +36,7 @@ final class Exit {
     private final Session session;
     private final Connection connection;
     private final ScopeOutcome outcome;
+    private final boolean commits;
     private final @Nullable Throwable error;
 
     private boolean committed;
@@ -41,10 +44,11 @@ final class Exit {
     private @Nullable Throwable commitError;
     private @Nullable Throwable failure;
 
-    Exit(Session session, ScopeOutcome outcome, @Nullable Throwable error) {
+    Exit(Session session, ScopeOutcome outcome, boolean commits, @Nullable Throwable error) {
         this.session = session;
         this.connection = session.connection();
         this.outcome = outcome;
+        this.commits = commits;
         this.error = error;
     }
 
@@ -68,7 +72,7 @@ final class Exit {
             gate.closeAbruptly();
             return condemned();
         }
-        Mono<Void> idle = outcome == ScopeOutcome.COMPLETED ? gate.closeGracefully() : gate.closeAbruptly();
+        Mono<Void> idle = commits ? gate.closeGracefully() : gate.closeAbruptly();
         return bounded(() -> idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
                 .doOnSuccess(ignored -> session.quiet());
     }
@@ -82,10 +86,10 @@ final class Exit {
         if (!session.hasBegun()) {
             return Mono.empty();
         }
+        if (commits && session.rollbackMark().settle()) {
+            return session.isSavepoint() ? releaseSavepoint() : commit();
+        }
         if (outcome == ScopeOutcome.COMPLETED) {
-            if (session.rollbackMark().settle()) {
-                return session.isSavepoint() ? releaseSavepoint() : commit();
-            }
             commitError = session.rollbackMark().error();
         }
         return session.isSavepoint() ? rollbackToSavepoint() : rollback();

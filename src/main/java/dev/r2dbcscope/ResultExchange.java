@@ -257,7 +257,11 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             synchronized (readers) {
                 total = rows;
             }
-            gate.owner().statementEnded(sql, System.nanoTime() - startedAt, total, firstError);
+            Throwable failure = firstError;
+            if (failure != null) {
+                failedWork(failure);
+            }
+            gate.owner().statementEnded(sql, System.nanoTime() - startedAt, total, failure);
             gate.ended(this);
         }
     }
@@ -303,6 +307,9 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     private void executed() {
         executed = true;
+        if (open == 1) {
+            answered();
+        }
         run();
         partEnded();
     }

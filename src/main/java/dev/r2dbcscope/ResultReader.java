@@ -211,6 +211,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     @Override
     @SuppressWarnings("unchecked")
     public void onNext(Object value) {
+        exchange.answered();
         if (value == NOTHING) {
             return;
         }
@@ -305,6 +306,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             return;
         }
         driverEnded = true;
+        exchange.answered();
         if (attached == PARKED) {
             if (thrown != null) {
                 unreadError = thrown;

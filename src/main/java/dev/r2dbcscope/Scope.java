@@ -1,9 +1,11 @@
 package dev.r2dbcscope;
 
+import java.time.Duration;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
 import reactor.util.context.ContextView;
 
 /**
@@ -21,6 +23,13 @@ final class Scope {
     private final ContextView context;
     private final AtomicReference<@Nullable Ending> ending = new AtomicReference<>();
 
+    private final @Nullable Scope enclosing;
+    private final ScopeWork work;
+    private final Bridges bridges = new Bridges();
+
+    private TransactionOptions endings = TransactionOptions.defaults();
+    private volatile boolean keptOnCancel;
+    private volatile @Nullable Throwable overdue;
     private volatile Consumer<Throwable> pipeline = error -> {};
     private volatile Consumer<Throwable> limited = error -> {};
 
@@ -32,6 +41,9 @@ final class Scope {
         this.owner = owner;
         this.transactional = transactional;
         this.context = context;
+        this.enclosing = session.root().current(context);
+        Scope around = around();
+        this.work = new ScopeWork(this, around == null ? null : around.work);
     }
 
     static Scope owning(Session session, ContextView context) {
@@ -43,6 +55,21 @@ final class Scope {
 
     static Scope joining(Session session, ScopeLabel label, boolean transactional, ContextView context) {
         return new Scope(session, label, false, transactional, context);
+    }
+
+    /** Takes note of what it does when it is cancelled. */
+    Scope endingAs(TransactionOptions options) {
+        endings = options;
+        return this;
+    }
+
+    /** The scope around it that uses the same connection, if there is one. */
+    private @Nullable Scope around() {
+        return enclosing != null && session.isWithin(enclosing.session) ? enclosing : null;
+    }
+
+    ScopeWork work() {
+        return work;
     }
 
     Session session() {
@@ -102,21 +129,113 @@ final class Scope {
     /** The error with which the exit itself ended a completed pipeline, if it did. */
     @Nullable
     Throwable endingError() {
-        return owner ? session.commitError() : null;
+        Throwable late = overdue;
+        return late != null || !owner ? late : session.commitError();
+    }
+
+    /**
+     * The subscriber is about to cancel the pipeline, by which statements that wait are taken back: so whether to commit is
+     * decided before.
+     */
+    void cancelling() {
+        if (transactional && endings.onCancel() == OnCancel.COMMIT && work.closeIfAnswered()) {
+            keptOnCancel = true;
+        }
+    }
+
+    /** Whether it commits although it was cancelled. */
+    boolean isKeptOnCancel() {
+        return keptOnCancel;
+    }
+
+    /** Whether a cancel is to be kept from the pipeline. */
+    boolean completesWithoutSubscriber() {
+        return endings.onCancel() == OnCancel.COMPLETE && transactional && owner && !session.isNested();
+    }
+
+    Duration completionTimeout() {
+        return endings.completionTimeout();
+    }
+
+    ScopeTimeoutException detachedTooLongError() {
+        return completionTimeoutError("The pipeline went on after its subscriber had cancelled, and had");
     }
 
     private Mono<Void> end(ScopeOutcome outcome, @Nullable Throwable error) {
-        ending.compareAndSet(null, new Ending(outcome, error, System.nanoTime()));
         pipeline = ignored -> {};
         limited = ignored -> {};
-        if (owner) {
-            return session.exit(outcome, error, context);
-        }
-        if (transactional && outcome != ScopeOutcome.COMPLETED) {
+        boolean kept = outcome == ScopeOutcome.CANCELLED && keptOnCancel;
+        if (!owner && transactional && outcome != ScopeOutcome.COMPLETED && !kept) {
             session.rollbackOnly(
                     "the joined " + label + (outcome == ScopeOutcome.FAILED ? " failed" : " was cancelled"), error);
         }
-        return Mono.empty();
+        return bridges.sealIfIdle() ? ended(outcome, error) : awaitBridges(outcome, error);
+    }
+
+    private Mono<Void> ended(ScopeOutcome outcome, @Nullable Throwable error) {
+        ending.compareAndSet(null, new Ending(outcome, error, System.nanoTime()));
+        return owner ? session.exit(outcome, error, context) : Mono.empty();
+    }
+
+    // code that cannot be cancelled ----------------------------------------------------------------------------------
+
+    /** Keeps this scope and those around it on the same connection from ending; says whether that was in time. */
+    boolean hold(BridgedCode code) {
+        if (!work.begin()) {
+            return false;
+        }
+        for (Scope level = this; level != null; level = level.around()) {
+            if (!level.bridges.enter(code)) {
+                leave(code);
+                work.answered();
+                return false;
+            }
+        }
+        return true;
+    }
+
+    /** Lets them end, unless they were let go before. */
+    void letGo(BridgedCode code) {
+        if (leave(code)) {
+            work.answered();
+        }
+    }
+
+    /** This scope first, so that its ending is under way before the one around it looks. */
+    private boolean leave(BridgedCode code) {
+        boolean news = bridges.leave(code);
+        for (Scope level = around(); level != null; level = level.around()) {
+            level.bridges.leave(code);
+        }
+        return news;
+    }
+
+    private Mono<Void> awaitBridges(ScopeOutcome outcome, @Nullable Throwable error) {
+        return Shield.start(
+                () -> bridges.ended()
+                        .thenReturn(true)
+                        .timeout(completionTimeout(), Mono.just(false), Schedulers.parallel())
+                        .flatMap(inTime -> inTime ? ended(outcome, error) : endedTooLate(outcome, error)),
+                context);
+    }
+
+    private Mono<Void> endedTooLate(ScopeOutcome outcome, @Nullable Throwable error) {
+        ScopeTimeoutException late =
+                completionTimeoutError("The pipeline has ended, and code that it started by ScopeBridge had");
+        if (!owner && transactional) {
+            session.rollbackOnly("the joined " + label + " could not end", late);
+        }
+        bridges.seal().forEach(BridgedCode::giveUp);
+        if (outcome != ScopeOutcome.COMPLETED) {
+            return ended(outcome, error);
+        }
+        overdue = late;
+        return ended(ScopeOutcome.FAILED, late).then(Mono.error(late));
+    }
+
+    private ScopeTimeoutException completionTimeoutError(String what) {
+        return ScopeTimeoutException.completion(
+                completionTimeout(), what, session.report().snapshot(), label);
     }
 
     /** Lets the transaction be rolled back; says whether that was in time. */
@@ -131,12 +250,16 @@ final class Scope {
 
     /** The session for a statement that is subscribed to in the given context: that of the innermost transaction. */
     Session sessionFor(ContextView subscriber) {
-        Scope innermost = session.root().current(subscriber);
-        Session inside = innermost == null ? null : innermost.session;
-        while (inside != null && !inside.isWithin(session)) {
-            inside = inside.parent();
+        return scopeFor(subscriber).session;
+    }
+
+    /** The innermost scope of the given context that uses this one's connection, as it is or in a transaction inside. */
+    Scope scopeFor(ContextView subscriber) {
+        Scope inside = session.root().current(subscriber);
+        while (inside != null && !inside.session.isWithin(session)) {
+            inside = inside.enclosing;
         }
-        return inside == null ? session : inside;
+        return inside == null ? this : inside;
     }
 
     void requireOpen() {

@@ -70,6 +70,13 @@ public sealed interface ScopeEvent {
     record Exiting(LiveScope scope, ScopeOutcome outcome) implements ScopeEvent {}
 
     /**
+     * The subscriber cancelled, and the pipeline goes on without it, as {@link OnCancel#COMPLETE} asks for.
+     *
+     * @param scope the scope
+     */
+    record Detached(LiveScope scope) implements ScopeEvent {}
+
+    /**
      * The scope gave its connection back, or destroyed it: the last event of every scope that was {@link Opened},
      * except for what its hooks do and for a {@link Retrying}.
      *

@@ -6,6 +6,6 @@ public enum ScopeOutcome {
     COMPLETED,
     /** The pipeline failed; in a transaction, the scope rolls back. */
     FAILED,
-    /** The subscriber cancelled before the pipeline had ended; in a transaction, the scope rolls back. */
+    /** The subscriber cancelled before the pipeline had ended; in a transaction, {@link OnCancel} says what the scope does. */
     CANCELLED
 }

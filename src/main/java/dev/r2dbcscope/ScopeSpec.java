@@ -13,9 +13,14 @@ import reactor.util.context.ContextView;
  * What was fixed when a scope was assembled; each subscription makes a scope from it.
  *
  * @param transaction how its transaction begins, or {@code null} for a plain scope
+ * @param endings what it does when it is cancelled, transaction or not
  */
 record ScopeSpec(
-        ScopeRoot root, ScopeOptions options, @Nullable TransactionOptions transaction, ScopeLabel label) {
+        ScopeRoot root,
+        ScopeOptions options,
+        @Nullable TransactionOptions transaction,
+        TransactionOptions endings,
+        ScopeLabel label) {
 
     <T> Mono<T> mono(ScopeBody<T> body) {
         RetryPolicy retry = transaction == null ? null : transaction.retry();
@@ -132,7 +137,7 @@ record ScopeSpec(
     private <T> @Nullable ScopeSubscriber<T> subscriber(
             CoreSubscriber<? super T> actual, ScopeBody<T> body, Consumer<Session> beginning) {
         try {
-            Scope scope = enter(actual.currentContext());
+            Scope scope = enter(actual.currentContext()).endingAs(endings);
             beginning.accept(scope.session());
             return new ScopeSubscriber<>(actual, scope, body);
         } catch (ScopeException refused) {

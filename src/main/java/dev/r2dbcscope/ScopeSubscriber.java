@@ -1,11 +1,16 @@
 package dev.r2dbcscope;
 
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
+import reactor.core.Disposable;
+import reactor.core.Disposables;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
+import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
 
 /**
@@ -19,16 +24,24 @@ import reactor.util.context.Context;
  * {@code Flux.usingWhen} and {@code Mono.usingWhen} wire the body directly to the subscriber; with an asynchronous
  * resource they miss a cancel while a synchronous body emits, and commit. The connection is acquired inside the body.
  *
+ * <p>Under {@link OnCancel#COMPLETE} it keeps the cancel to itself, and throws away what the pipeline still emits.
+ *
  * @param <T> what the scope emits
  */
 final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
+
+    @SuppressWarnings("rawtypes")
+    private static final AtomicIntegerFieldUpdater<ScopeSubscriber> CANCELLED =
+            AtomicIntegerFieldUpdater.newUpdater(ScopeSubscriber.class, "cancelled");
 
     private final CoreSubscriber<? super T> actual;
     private final Scope scope;
     private final ScopeBody<T> body;
     private @Nullable Subscription upstream;
     private volatile @Nullable BodySubscriber<T> bodySubscriber;
-    private volatile boolean cancelled;
+    private volatile int cancelled;
+    private volatile boolean ended;
+    private volatile @Nullable Disposable deadline;
 
     ScopeSubscriber(CoreSubscriber<? super T> actual, Scope scope, ScopeBody<T> body) {
         this.actual = actual;
@@ -48,7 +61,7 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     private void start(CoreSubscriber<? super T> usingWhen, boolean isMono) {
         Context context = scope.session().root().with(scope, actual.currentContext());
-        boolean limited = scope.hasTimeLimits();
+        boolean limited = scope.hasTimeLimits() || scope.completesWithoutSubscriber();
         BodySubscriber<T> subscriber = new BodySubscriber<>(usingWhen, context, isMono, limited);
         bodySubscriber = subscriber;
         scope.failsBy(subscriber::failUnlessEnded);
@@ -74,7 +87,7 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     @Override
     public void onNext(T value) {
-        if (cancelled) {
+        if (isCancelled()) {
             Operators.onDiscard(value, currentContext());
         } else {
             actual.onNext(value);
@@ -83,19 +96,23 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
 
     @Override
     public void onError(Throwable error) {
-        if (cancelled) {
-            if (bodySubscriber == null || !bodySubscriber.expiredWith(error)) {
-                Operators.onErrorDropped(error, currentContext());
+        over();
+        Throwable own = scope.endingError();
+        Throwable unwrapped = own != null && error.getCause() == own ? own : error;
+        if (isCancelled()) {
+            BodySubscriber<T> body = bodySubscriber;
+            if (deadline != null || body == null || !body.expiredWith(error)) {
+                Operators.onErrorDropped(unwrapped, currentContext());
             }
         } else {
-            Throwable own = scope.endingError();
-            actual.onError(own != null && error.getCause() == own ? own : error);
+            actual.onError(unwrapped);
         }
     }
 
     @Override
     public void onComplete() {
-        if (!cancelled) {
+        over();
+        if (!isCancelled()) {
             actual.onComplete();
         }
     }
@@ -113,12 +130,46 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
         }
     }
 
+    private boolean isCancelled() {
+        return cancelled != 0;
+    }
+
     @Override
     public void cancel() {
-        cancelled = true;
         Subscription s = upstream;
-        if (s != null) {
+        if (!CANCELLED.compareAndSet(this, 0, 1) || s == null) {
+            return;
+        }
+        BodySubscriber<T> body = bodySubscriber;
+        if (body == null || !body.hasStarted() || !scope.completesWithoutSubscriber()) {
+            scope.cancelling();
             s.cancel();
+        } else if (!body.hasEnded()) {
+            detach(s, body);
+        }
+    }
+
+    /** Lets the body go on, bounded in time, while everything that it emits is thrown away. */
+    private void detach(Subscription s, BodySubscriber<T> body) {
+        scope.session().report().detached();
+        Disposable.Swap timer = Disposables.swap();
+        deadline = timer;
+        timer.update(Schedulers.parallel()
+                .schedule(
+                        () -> body.expire(scope.detachedTooLongError()),
+                        scope.completionTimeout().toNanos(),
+                        TimeUnit.NANOSECONDS));
+        if (ended) {
+            timer.dispose();
+        }
+        s.request(Long.MAX_VALUE);
+    }
+
+    private void over() {
+        ended = true;
+        Disposable timer = deadline;
+        if (timer != null) {
+            timer.dispose();
         }
     }
 

@@ -6,10 +6,10 @@ import org.jspecify.annotations.Nullable;
 /**
  * A scope exceeded one of its time limits. The message says which, and what the scope was doing.
  *
- * <p>{@link Limit#HOLD} and {@link Limit#IDLE} end the scope's pipeline, whatever it does; the exit then runs as after any
- * other error. {@link Limit#STATEMENT} and {@link Limit#LOCK_WAIT} are the error of one statement, which the database ended;
- * its own error is the cause. {@link Limit#HOOK} is told to the listeners only. {@link Limit#COMPLETION} ends what goes on after
- * a cancel. {@link #getSql()} is the statement, if one was in flight.
+ * <p>{@link Limit#HOLD}, {@link Limit#IDLE} and {@link Limit#COMPLETION} end the scope's pipeline, whatever it does; the exit
+ * then runs as after any other error. {@link Limit#STATEMENT} and {@link Limit#LOCK_WAIT} are the error of one statement, which
+ * the database ended; its own error is the cause. {@link Limit#HOOK} is told to the listeners only. {@link #getSql()} is the
+ * statement, if one was in flight.
  */
 public final class ScopeTimeoutException extends ScopeException {
 
@@ -31,7 +31,7 @@ public final class ScopeTimeoutException extends ScopeException {
         /** How long a hook may take, see {@link ScopeOptions#withHookTimeout(Duration)}. */
         HOOK,
         /**
-         * How long a pipeline may go on after its subscriber cancelled, see {@link
+         * How long the pipeline, or code that it started, may go on without its subscriber, see {@link
          * TransactionOptions#withCompletionTimeout(Duration)}.
          */
         COMPLETION

@@ -34,6 +34,18 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
         this.delegate = session.connection();
     }
 
+    /** The scope's connection under whatever else somebody wrapped around it, if this is one. */
+    static @Nullable ScopedConnection in(Connection connection) {
+        if (connection instanceof ScopedConnection scoped) {
+            return scoped;
+        }
+        return connection instanceof Wrapped<?> wrapped ? wrapped.unwrap(ScopedConnection.class) : null;
+    }
+
+    Scope scope() {
+        return scope;
+    }
+
     // statements -----------------------------------------------------------------------------------------------------
 
     @Override

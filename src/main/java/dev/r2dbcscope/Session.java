@@ -12,6 +12,7 @@ import org.jspecify.annotations.Nullable;
 import reactor.core.Disposable;
 import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
 import reactor.core.publisher.Sinks;
 import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
@@ -302,7 +303,7 @@ final class Session implements GateOwner {
 
     /** The connection could not be made ready: gives it back, then tells those who wait for it. */
     private void leaveUnopened(Throwable error) {
-        new Exit(this, ScopeOutcome.FAILED, error)
+        new Exit(this, ScopeOutcome.FAILED, false, error)
                 .run()
                 .subscribe(null, failure -> refuseOpening(error), () -> refuseOpening(error));
     }
@@ -376,7 +377,7 @@ final class Session implements GateOwner {
                     if (PHASE.compareAndSet(this, now, Phase.CLOSED)) {
                         opened.tryEmitError(closedError());
                         exited.tryEmitEmpty();
-                        return endWithoutExit(neverOpened(outcome == ScopeOutcome.COMPLETED), context)
+                        return endWithoutExit(neverOpened(commits(outcome)), context)
                                 .then(refuseIfDoomed(outcome));
                     }
                 }
@@ -392,7 +393,8 @@ final class Session implements GateOwner {
                         if (now == Phase.OPENING) {
                             opened.tryEmitError(closedError());
                         }
-                        return leave(outcome, error, context);
+                        boolean commits = commits(outcome) && (now == Phase.OPEN || outcome == ScopeOutcome.COMPLETED);
+                        return leave(outcome, commits, error, context);
                     }
                 }
                 default -> {
@@ -422,16 +424,28 @@ final class Session implements GateOwner {
         }
     }
 
-    private Mono<Void> leave(ScopeOutcome outcome, @Nullable Throwable error, ContextView context) {
+    private boolean commits(ScopeOutcome outcome) {
+        Scope owner = scope;
+        return outcome == ScopeOutcome.COMPLETED
+                || outcome == ScopeOutcome.CANCELLED && owner != null && owner.isKeptOnCancel();
+    }
+
+    private Mono<Void> leave(ScopeOutcome outcome, boolean commits, @Nullable Throwable error, ContextView context) {
         if (limits != null) {
             limits.dispose();
         }
         return Shield.start(
                 () -> prepared.asMono().then(Mono.defer(() -> {
                     disposeTimers();
-                    return hooks.after(new Exit(this, outcome, error).run());
+                    Mono<Void> end = hooks.after(new Exit(this, outcome, commits, error).run());
+                    return outcome == ScopeOutcome.CANCELLED ? end.onErrorResume(e -> toldToNobody(e, context)) : end;
                 })),
                 context);
+    }
+
+    private static Mono<Void> toldToNobody(Throwable error, ContextView context) {
+        Operators.onErrorDropped(error, Context.of(context));
+        return Mono.empty();
     }
 
     /** The last step of the exit. */

@@ -118,6 +118,13 @@ final class SessionReport {
         tell(scope -> new ScopeEvent.Retrying(scope, attempt, backoff, error));
     }
 
+    /** Under the lock, so that it is told before the release or not at all. */
+    synchronized void detached() {
+        if (!leakDecided) {
+            tell(ScopeEvent.Detached::new);
+        }
+    }
+
     /** Under the lock, so that the suspicion is told before the release or not at all. */
     private synchronized void suspectLeak() {
         if (!leakDecided) {

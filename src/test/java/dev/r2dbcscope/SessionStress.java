@@ -24,7 +24,12 @@ public class SessionStress {
         final ScriptedDatabase database = new ScriptedDatabase();
         final ScopeRoot root = new ScopeRoot(database);
         final Session session = Session.ownConnection(
-                new ScopeSpec(root, ScopeOptions.defaults(), TransactionOptions.defaults(), LABEL),
+                new ScopeSpec(
+                        root,
+                        ScopeOptions.defaults(),
+                        TransactionOptions.defaults(),
+                        TransactionOptions.defaults(),
+                        LABEL),
                 TransactionOptions.defaults(),
                 null);
         final AtomicInteger signals = new AtomicInteger();
