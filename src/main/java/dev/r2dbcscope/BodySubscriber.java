@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
 import java.util.function.Function;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
@@ -24,13 +25,17 @@ import reactor.util.context.Context;
  */
 final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
 
+    @SuppressWarnings("rawtypes")
+    private static final AtomicReferenceFieldUpdater<BodySubscriber, @Nullable Object> HELD =
+            AtomicReferenceFieldUpdater.newUpdater(BodySubscriber.class, Object.class, "held");
+
     private final CoreSubscriber<? super T> actual;
     private final Context context;
     private final LateSubscription upstream = new LateSubscription();
     private final AtomicBoolean terminated = new AtomicBoolean();
     private final boolean isMono;
     private final @Nullable Turns turns;
-    private volatile @Nullable T held;
+    private volatile @Nullable Object held;
     private volatile @Nullable Throwable expired;
     private volatile boolean ended;
     private volatile boolean cancelled;
@@ -123,6 +128,9 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         } catch (Throwable e) {
             fail(e);
         }
+        if (cancelled) {
+            discardHeld();
+        }
     }
 
     /** Whether what the body still does is of no interest: it was told to stop. */
@@ -145,8 +153,9 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     public void onComplete() {
         if (!cancelled && terminated.compareAndSet(false, true)) {
             ended = true;
-            letGo();
+            upstream.ended();
             actual.onComplete();
+            HELD.set(this, null);
         }
     }
 
@@ -217,9 +226,13 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
     public void cancel() {
         cancelled = true;
         cancelUpstream();
-        T discarded = held;
+        discardHeld();
+    }
+
+    /** Called by a cancel that has won, so usingWhen emits no value any more, and by whoever handed it one meanwhile. */
+    private void discardHeld() {
+        Object discarded = HELD.getAndSet(this, null);
         if (discarded != null) {
-            held = null;
             Operators.onDiscard(discarded, context);
         }
     }
