@@ -52,7 +52,10 @@ class EndingsTableIT {
                 "exceeds `withStatementTimeout` or `withLockWaitTimeout`", "no", BACK, "`ScopeTimeoutException`"),
         COMMIT_IS_REFUSED("completes, and COMMIT is refused", "no", BACK, "the driver's error"),
         COMMIT_IS_NOT_ANSWERED(
-                "completes, and COMMIT is not answered, or the connection is lost meanwhile", "unknown", DESTROYED, "`CommitOutcomeUnknownException`"),
+                "completes, and COMMIT is not answered, or the connection is lost meanwhile",
+                "unknown",
+                DESTROYED,
+                "`CommitOutcomeUnknownException`"),
         RELEASE_FAILS(
                 "completes, and the release fails", COMMITS, "destroyed", "none; the listeners hear of the failure"),
         CONNECTION_IS_LOST("loses its connection", "no", DESTROYED, "the driver's error");
