@@ -17,47 +17,13 @@ import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicLong;
 import org.jooq.SQLDialect;
 import org.jooq.impl.DSL;
-import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.springframework.r2dbc.core.DatabaseClient;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
 /** The examples of README.md. {@link ReadmeTest} checks that what is printed there is what runs here. */
-class ReadmeExamplesIT {
-
-    private static final Duration BOUND = Duration.ofSeconds(60);
-    private static final int ORDERS = 1_000;
-
-    private ConnectionPool pool = Postgres.pool(1);
-    private ConnectionScopes scopes = ConnectionScopes.of(pool);
-
-    // example: queries
-    Flux<Long> orderIds(Connection connection) {
-        Statement select = connection.createStatement("select id from readme_orders order by id");
-        return Flux.from(select.execute()).flatMap(result -> result.map((row, metadata) -> row.get(0, Long.class)));
-    }
-
-    Mono<Long> amount(Connection connection, long orderId) {
-        Statement select = connection
-                .createStatement("select sum(price)::bigint from readme_lines where order_id = $1")
-                .bind(0, orderId);
-        return Flux.from(select.execute())
-                .flatMap(result -> result.map((row, metadata) -> row.get(0, Long.class)))
-                .next();
-    }
-
-    Mono<Long> add(Connection connection, String account, int amount) {
-        Statement update = connection
-                .createStatement("update readme_accounts set balance = balance + $1 where name = $2")
-                .bind(0, amount)
-                .bind(1, account);
-        return Flux.from(update.execute())
-                .flatMap(result -> result.getRowsUpdated())
-                .next();
-    }
-    // end
+class ReadmeExamplesIT extends ReadmeShop {
 
     // example: repository
     class OrderRepository {
@@ -77,27 +43,6 @@ class ReadmeExamplesIT {
         }
     }
     // end
-
-    @BeforeEach
-    void fill() {
-        Postgres.execute("create table readme_orders as select generate_series(1, " + ORDERS + ")::bigint id;"
-                + "create table readme_lines as select id order_id, 10::bigint price from readme_orders, generate_series(1, 2);"
-                + "create index on readme_lines (order_id);"
-                + "create table readme_accounts (name text primary key, balance bigint not null);"
-                + "insert into readme_accounts values ('ann', 500), ('bob', 0)");
-    }
-
-    @AfterEach
-    void givesEveryConnectionBack() {
-        scopes.drain(BOUND).block();
-        assertThat(pool.getMetrics().orElseThrow().acquiredSize()).isZero();
-        pool.dispose();
-        Postgres.execute("drop table readme_orders, readme_lines, readme_accounts");
-    }
-
-    private static long balance(String account) {
-        return Postgres.number("select balance from readme_accounts where name = '" + account + "'");
-    }
 
     @Test
     void quickStart() {
@@ -169,10 +114,6 @@ class ReadmeExamplesIT {
         // end
         assertThat(booked.block(BOUND)).isEqualTo(1);
         assertThat(balance("bob")).isEqualTo(100);
-    }
-
-    private static final class NoSuchAccount extends RuntimeException {
-        private static final long serialVersionUID = 1L;
     }
 
     @Test
@@ -318,7 +259,7 @@ class ReadmeExamplesIT {
                 scopes.withConnectionMany(connection -> orderIds(connection).flatMap(id -> amount(connection, id)));
         // end
         assertThat(right.count().block(BOUND)).isEqualTo(ORDERS);
-        ConnectionPool leaking = Postgres.pool(4); // a cancel of the wrong pipeline can cost it a connection for good
+        ConnectionPool leaking = Postgres.pool(1); // a cancel of the wrong pipeline can cost it a connection for good
         assertThatThrownBy(() -> wrongConnectionPerRow(leaking).blockLast(Duration.ofSeconds(2)))
                 .hasMessageContaining("Timeout");
         leaking.dispose();

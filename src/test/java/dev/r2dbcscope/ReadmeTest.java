@@ -3,11 +3,13 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.regex.MatchResult;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
 /** What README.md prints is what runs. */
@@ -17,8 +19,11 @@ class ReadmeTest {
     private static final Pattern EXAMPLE = Pattern.compile("// example: [^\\n]*\\n(.*?)// end\\n", Pattern.DOTALL);
 
     @Test
-    void everyJavaBlockIsPartOfACompiledExample() throws IOException {
-        List<String> examples = matches(EXAMPLE, "src/test/java/dev/r2dbcscope/ReadmeExamplesIT.java");
+    void everyJavaBlockIsPartOfACompiledExample() {
+        List<String> examples = Stream.of("ReadmeShop", "ReadmeExamplesIT", "ReadmeTransactionsIT")
+                .map(name -> "src/test/java/dev/r2dbcscope/" + name + ".java")
+                .flatMap(file -> matches(EXAMPLE, file).stream())
+                .toList();
         List<String> blocks = matches(BLOCK, "README.md");
 
         assertThat(blocks).hasSizeGreaterThan(10);
@@ -37,11 +42,19 @@ class ReadmeTest {
     }
 
     /** Without white space, which the formatter decides. */
-    private static List<String> matches(Pattern pattern, String file) throws IOException {
-        return pattern.matcher(Files.readString(Path.of(file)))
+    private static List<String> matches(Pattern pattern, String file) {
+        return pattern.matcher(read(file))
                 .results()
                 .map(MatchResult::group)
                 .map(text -> pattern.matcher(text).replaceFirst("$1").replaceAll("\\s", ""))
                 .toList();
+    }
+
+    private static String read(String file) {
+        try {
+            return Files.readString(Path.of(file));
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
     }
 }
