@@ -59,8 +59,12 @@ final class TimeLimits {
         idleTimer.dispose();
     }
 
+    /**
+     * Replaces the timer without disposing of the former one: on a slow machine the next look may have come, and armed the
+     * timer in its turn, before this is done.
+     */
     private void lookLater() {
-        idleTimer.update(after(maxIdle.toNanos() / LOOKS + 1, this::look));
+        idleTimer.replace(after(maxIdle.toNanos() / LOOKS + 1, this::look));
     }
 
     private void look() {

@@ -10,12 +10,17 @@ import java.util.Random;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
 /** Tenants that share a table and two connections, with row-level security. */
 class TenantsIT {
+
+    /** Scopes whose code leaves a transaction open say so. */
+    @RegisterExtension
+    final LogCapture log = new LogCapture();
 
     private static final int SCOPES = 10_000;
     private static final int TENANTS = 5;
@@ -32,6 +37,7 @@ class TenantsIT {
             + " and current_setting('default_transaction_isolation') = 'read committed')::int";
 
     private final ConcurrentLinkedQueue<String> offences = new ConcurrentLinkedQueue<>();
+    private final Drops drops = new Drops();
     private final AtomicInteger completed = new AtomicInteger();
     private final AtomicInteger cancelled = new AtomicInteger();
     private final AtomicInteger rows = new AtomicInteger();
@@ -66,6 +72,8 @@ class TenantsIT {
             assertThat(pool.destroyed()).as("seed " + seed).isZero();
             pool.assertWhole();
         }
+        assertThat(log.lines()).allMatch(line -> line.contains("left a transaction open"));
+        assertThat(drops.errors()).allMatch(error -> "as wanted".equals(error.getMessage()));
         assertThat(completed).hasValueGreaterThan(SCOPES / 4);
         assertThat(cancelled).hasValueGreaterThan(SCOPES / 50);
         assertThat(rows).hasValueGreaterThan(SCOPES);
@@ -81,7 +89,7 @@ class TenantsIT {
         Duration patience = Duration.ofNanos(random.nextInt(3_000_000));
         Flux<Integer> scope = shape.around(pool.scopes, c -> work(c, tenant, random, shape.transactional));
         return (leaves ? scope.takeUntilOther(Mono.delay(patience).doOnNext(x -> cancelled.incrementAndGet())) : scope)
-                .contextWrite(context -> context.put("tenant", tenant))
+                .contextWrite(context -> drops.watch(context).put("tenant", tenant))
                 .onErrorResume(IllegalStateException.class, e -> Flux.empty())
                 .doOnError(e -> offences.add("scope " + number + " failed: " + e))
                 .onErrorComplete()

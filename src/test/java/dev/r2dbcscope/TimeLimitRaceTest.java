@@ -8,6 +8,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicReference;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import reactor.core.publisher.Flux;
@@ -79,5 +80,21 @@ class TimeLimitRaceTest {
                     .containsExactly("create", "begin#1", committed ? "commit#1" : "rollback#1", "close#1");
         }
         assertThat(expired).isBetween(1, RACES);
+    }
+
+    /** The next look is due while the one before it still arms the timer. */
+    @Test
+    void everyIdleScopeIsEndedHoweverShortTheBound() {
+        for (int i = 0; i < RACES; i++) {
+            ScriptedDatabase database = new ScriptedDatabase();
+            ConnectionScopes scopes = ConnectionScopes.of(database)
+                    .with(ScopeOptions.defaults().withMaxIdle(Duration.ofNanos(1 + i * 7919L % 40_000)));
+            Probe<Integer> probe = Probe.unbounded();
+            scopes.withConnectionMany(c -> Flux.<Integer>never()).subscribe(probe);
+            assertThat(probe.awaitEnd().error()).isInstanceOf(ScopeTimeoutException.class);
+            probe.assertSound();
+            assertThat(probe.drops().errors()).isEmpty();
+            assertSettled(scopes, database);
+        }
     }
 }
