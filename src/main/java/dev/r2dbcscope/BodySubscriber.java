@@ -155,8 +155,12 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
             ended = true;
             upstream.ended();
             actual.onComplete();
-            HELD.set(this, null);
         }
+    }
+
+    /** The completion has won against a cancel: usingWhen will emit the value itself. */
+    void completionWon() {
+        held = null;
     }
 
     /** Whoever still holds the subscription of an ended scope holds nothing of the body. */

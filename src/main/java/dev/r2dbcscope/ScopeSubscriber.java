@@ -50,13 +50,21 @@ final class ScopeSubscriber<T> implements CoreSubscriber<T>, Subscription {
     }
 
     void subscribeMono() {
-        Mono.usingWhen(Mono.just(scope), resource -> new BodyMono<>(this), Scope::complete, Scope::fail, Scope::cancel)
+        Mono.usingWhen(Mono.just(scope), resource -> new BodyMono<>(this), this::complete, Scope::fail, Scope::cancel)
                 .subscribe(this);
     }
 
     void subscribeFlux() {
         Flux.usingWhen(Mono.just(scope), resource -> new BodyFlux<>(this), Scope::complete, Scope::fail, Scope::cancel)
                 .subscribe(this);
+    }
+
+    private Mono<Void> complete(Scope completed) {
+        BodySubscriber<T> subscriber = bodySubscriber;
+        if (subscriber != null) {
+            subscriber.completionWon();
+        }
+        return completed.complete();
     }
 
     private void start(CoreSubscriber<? super T> usingWhen, boolean isMono) {
