@@ -26,16 +26,16 @@ final class Acquisition implements CoreSubscriber<Connection> {
     private static final Object RETURNED = new Object();
 
     private final FactorySupply supply;
-    private final Session session;
+    private final Entry entry;
     private final Context context;
     private final AtomicReference<@Nullable Object> early = new AtomicReference<>();
     private final Thread subscriber = Thread.currentThread();
     private @Nullable Subscription subscription;
     private boolean done;
 
-    Acquisition(FactorySupply supply, Session session, ContextView context) {
+    Acquisition(FactorySupply supply, Entry entry, ContextView context) {
         this.supply = supply;
-        this.session = session;
+        this.entry = entry;
         this.context = Context.of(context);
     }
 
@@ -43,7 +43,7 @@ final class Acquisition implements CoreSubscriber<Connection> {
     void afterSubscribe() {
         Object connection = early.getAndSet(RETURNED);
         if (connection instanceof Connection arrived) {
-            session.received(arrived, context);
+            entry.received(arrived, context);
         }
     }
 
@@ -70,16 +70,15 @@ final class Acquisition implements CoreSubscriber<Connection> {
         }
         done = true;
         if (!supply.claim(connection)) {
-            session.failed(session.acquisitionError(
+            entry.failed(entry.acquisitionError(
                     "The connection factory handed out a connection that another live scope still holds (" + connection
-                            + "); it must give every subscriber a connection of its own",
-                    null));
+                            + "); it must give every subscriber a connection of its own"));
             return;
         }
         if (Thread.currentThread() == subscriber && early.compareAndSet(null, connection)) {
             return;
         }
-        FactorySupply.leaveDelivery(connection, () -> session.received(connection, context));
+        FactorySupply.leaveDelivery(connection, () -> entry.received(connection, context));
     }
 
     @Override
@@ -89,14 +88,14 @@ final class Acquisition implements CoreSubscriber<Connection> {
             return;
         }
         done = true;
-        session.failed(error);
+        entry.failed(error);
     }
 
     @Override
     public void onComplete() {
         if (!done) {
             done = true;
-            session.failed(session.acquisitionError("The connection factory completed without a connection", null));
+            entry.failed(entry.acquisitionError("The connection factory completed without a connection"));
         }
     }
 }

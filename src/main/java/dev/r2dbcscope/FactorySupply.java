@@ -36,8 +36,8 @@ final class FactorySupply implements Supply {
     }
 
     @Override
-    public void acquire(Session session, ContextView context) {
-        Acquisition acquisition = new Acquisition(this, session, context);
+    public void acquire(Entry entry, ContextView context) {
+        Acquisition acquisition = new Acquisition(this, entry, context);
         try {
             Flux.<Connection>from(Objects.requireNonNull(
                             factory.create(), "The connection factory returned a null publisher"))

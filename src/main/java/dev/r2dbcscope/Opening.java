@@ -26,10 +26,11 @@ final class Opening {
 
     private Mono<Void> clean() {
         if (session.isInForeignTransaction(connection)) {
-            return Mono.error(() -> session.acquisitionError(
-                    "Code inside the scope has begun a transaction on its connection by way of the R2DBC SPI, so no"
-                            + " other can begin on it; begin it with ConnectionScopes.inTransaction, which others join",
-                    null));
+            return Mono.error(
+                    () -> session.entry()
+                            .acquisitionError(
+                                    "Code inside the scope has begun a transaction on its connection by way of the R2DBC SPI, so no"
+                                            + " other can begin on it; begin it with ConnectionScopes.inTransaction, which others join"));
         }
         if (session.isNested() || connection.isAutoCommit()) {
             return Mono.empty();

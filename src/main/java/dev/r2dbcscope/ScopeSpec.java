@@ -77,7 +77,7 @@ record ScopeSpec(
         return switch (transaction.propagation()) {
             case REQUIRED, MANDATORY, SUPPORTS -> join(around, transaction, context);
             case NESTED -> {
-                around.requireCompatible(transaction, label);
+                transaction.requirePartOf(around.beginner(), label);
                 yield within(around, transaction, context);
             }
             case REQUIRES_NEW -> ownConnection(transaction, context);
@@ -112,7 +112,7 @@ record ScopeSpec(
     }
 
     private Scope join(Session around, TransactionOptions transaction, ContextView context) {
-        around.requireCompatible(transaction, label);
+        transaction.requirePartOf(around.beginner(), label);
         return join(around, true, context);
     }
 

@@ -22,15 +22,15 @@ final class SectionSupply implements Supply {
     }
 
     @Override
-    public void acquire(Session session, ContextView context) {
+    public void acquire(Entry entry, ContextView context) {
         outer.open(context)
                 .subscribe(
                         opened -> {
-                            Section mine = new Section(opened.gate(), session, opened.connection(), context);
+                            Section mine = new Section(opened.gate(), entry, opened.connection(), context);
                             section.set(mine);
                             opened.gate().enter(mine);
                         },
-                        session::failed);
+                        entry::failed);
     }
 
     @Override
@@ -62,13 +62,13 @@ final class SectionSupply implements Supply {
     private static final class Section extends Exchange {
 
         private final Gate gate;
-        private final Session session;
+        private final Entry entry;
         private final Connection connection;
         private final ContextView context;
 
-        Section(Gate gate, Session session, Connection connection, ContextView context) {
+        Section(Gate gate, Entry entry, Connection connection, ContextView context) {
             this.gate = gate;
-            this.session = session;
+            this.entry = entry;
             this.connection = connection;
             this.context = context;
         }
@@ -85,29 +85,30 @@ final class SectionSupply implements Supply {
 
         @Override
         boolean isWorking() {
-            Gate inner = session.gateIfOpen();
+            Gate inner = entry.session().gateIfOpen();
             return inner != null && inner.isWorking();
         }
 
         @Override
         String sql() {
-            return (session.isSavepoint() ? "the savepoint of " : "the transaction of ") + session.label();
+            return (entry.session().isSavepoint() ? "the savepoint of " : "the transaction of ")
+                    + entry.session().label();
         }
 
         @Override
         @Nullable
         Pause pause() {
-            return session.pause();
+            return entry.session().pause();
         }
 
         @Override
         void start() {
-            session.received(connection, context);
+            entry.received(connection, context);
         }
 
         @Override
         void refuse(RuntimeException error) {
-            session.failed(error);
+            entry.failed(error);
         }
 
         @Override
@@ -128,7 +129,7 @@ final class SectionSupply implements Supply {
         void giveUp() {
             if (withdraw()) {
                 gate.withdrawn();
-                session.failed(session.closedError());
+                entry.failed(entry.session().closedError());
             }
         }
     }

@@ -1,20 +1,13 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
-import io.r2dbc.spi.IsolationLevel;
 import io.r2dbc.spi.R2dbcException;
-import java.time.Duration;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
 import org.jspecify.annotations.Nullable;
-import reactor.core.Disposable;
-import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.core.publisher.Sinks;
-import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
@@ -35,7 +28,7 @@ import reactor.util.context.ContextView;
  * finishes the opening first and then exits: BEGIN is never cut in two. Whoever moves the phase to EXITING runs the
  * {@link Exit}, once.
  */
-final class Session implements GateOwner {
+final class Session {
 
     private static final AtomicReferenceFieldUpdater<Session, Phase> PHASE =
             AtomicReferenceFieldUpdater.newUpdater(Session.class, Phase.class, "phase");
@@ -58,17 +51,11 @@ final class Session implements GateOwner {
     private final @Nullable Session parent;
     private final @Nullable Session outer;
     private final SessionReport report;
+    private final Entry entry;
     private final RowBudget budget;
 
     private final Sinks.One<Session> opened = Sinks.one();
-    private final Sinks.Empty<Void> prepared = Sinks.empty();
     private final Sinks.Empty<Void> exited = Sinks.empty();
-    private final AtomicBoolean settled = new AtomicBoolean();
-    private final Disposable.Swap acquireTimer = Disposables.swap();
-
-    /** A timer of its own: each is armed and disposed of by whoever is in charge then, and neither replaces the other. */
-    private final Disposable.Swap openingTimer = Disposables.swap();
-
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
 
     private final SettingChanges changes;
@@ -77,13 +64,11 @@ final class Session implements GateOwner {
     private final AbortReason abortReason = new AbortReason();
 
     private volatile Phase phase = Phase.NEW;
-    private volatile long deadline;
     private volatile @Nullable Scope scope;
     private volatile @Nullable Connection connection;
     private volatile @Nullable Gate gate;
     private volatile Dialect dialect = PlainDialect.INSTANCE;
     private volatile boolean autoCommits = true;
-    private volatile boolean acquisitionOver;
     private volatile boolean blocked;
     private volatile boolean begun;
     private volatile boolean condemned;
@@ -114,6 +99,7 @@ final class Session implements GateOwner {
         this.settings = new AppliedSettings(this, outer == null ? null : outer.settings);
         this.limits = TimeLimits.of(this, options);
         this.report = new SessionReport(this);
+        this.entry = new Entry(this);
     }
 
     /** A session with a connection of its own; the parent is the scope around it, of whatever factory. */
@@ -132,154 +118,44 @@ final class Session implements GateOwner {
         this.scope = owner;
     }
 
-    // opening --------------------------------------------------------------------------------------------------------
+    // opening, which is the work of the entry ------------------------------------------------------------------------
+
+    Entry entry() {
+        return entry;
+    }
 
     /** Emits this session when it has its connection; the first subscriber makes it get one. */
     Mono<Session> open(ContextView context) {
         return Mono.defer(() -> {
             if (PHASE.compareAndSet(this, Phase.NEW, Phase.ACQUIRING)) {
-                acquire(context);
+                entry.begin(context);
             }
             return opened.asMono();
         });
     }
 
-    private void acquire(ContextView context) {
-        if (!root.live().add(this)) {
-            failed(root.live().refusal(label));
-            return;
-        }
-        if (phase != Phase.ACQUIRING) {
-            root.live().remove(this);
-            acquisitionOver();
-            return;
-        }
-        report.waiting();
-        deadline = System.nanoTime() + options.acquireTimeout().toNanos();
-        acquireTimer.update(timer(this::acquireTimedOut));
-        supply.acquire(this, context);
-        if (waitsBelowOthers() && phase == Phase.ACQUIRING) {
-            WaitGraph.INSTANCE.waits(this);
-        }
-    }
-
-    /** Whether it waits for a connection that scopes around it may keep it from getting. */
-    private boolean waitsBelowOthers() {
-        return parent != null && outer == null && root.pool().isBounded();
-    }
-
-    /** Ends the wait for a connection, says whether it did. {@link #deadlocked} follows. */
-    boolean giveUpAcquiring() {
-        return PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.ABANDONED);
-    }
-
-    /** No connection could ever have come. */
-    void deadlocked(NestedAcquireDeadlockException error) {
-        acquireTimer.dispose();
-        report.deadlockAverted(error);
-        abandoned(error);
-    }
-
-    private Disposable timer(Runnable expired) {
-        return Schedulers.parallel().schedule(expired, Math.max(0, deadline - System.nanoTime()), TimeUnit.NANOSECONDS);
-    }
-
-    void acquireTimedOut() {
-        Duration bound = options.acquireTimeout();
-        if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.ABANDONED)) {
-            abandoned(acquisitionError(
-                    "No connection within the acquire timeout of " + bound + " ("
-                            + root.live().summary()
-                            + "); see ConnectionScopes.live() for who holds them, or raise"
-                            + " ScopeOptions.withAcquireTimeout",
-                    null));
-        }
-    }
-
-    private void disposeTimers() {
-        acquireTimer.dispose();
-        openingTimer.dispose();
-    }
-
-    private void openingTimedOut() {
-        if (settled.compareAndSet(false, true)) {
-            boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
-            condemned = true;
-            prepared.tryEmitEmpty();
-            if (ours) {
-                leaveUnopened(acquisitionError(
-                        "The connection was not ready within the acquire timeout of " + options.acquireTimeout()
-                                + ": the database did not answer while the transaction began",
-                        null));
-            }
-        }
-    }
-
-    /**
-     * A connection arrived. The wait for BEGIN is timed from after BEGIN was sent, so that what follows a timeout finds the
-     * connection and comes after it.
-     */
-    void received(Connection arrived, ContextView context) {
-        try {
-            dialect = root.dialect(FactorySupply.physical(arrived));
-            gate = new Gate(this, FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
-        } catch (Throwable e) {
-            giveBackUnused(arrived, context);
-            failed(e);
-            return;
-        }
+    /** The connection is there, and is to be made ready. */
+    void connect(Connection arrived) {
+        dialect = root.dialect(FactorySupply.physical(arrived));
+        gate = new Gate(
+                new SessionGateOwner(this), FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
         connection = arrived;
         autoCommits = outer == null || outer.autoCommits;
-        if (!PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.OPENING)) {
-            connection = null;
-            giveBackUnused(arrived, context);
-            return;
-        }
-        waitsNoMore();
-        Mono.fromRunnable(report::opening)
-                .then(new Opening(this, arrived).run())
-                .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
-        if (!settled.get()) {
-            openingTimer.update(timer(this::openingTimedOut));
-        }
-        if (blocked) {
-            WaitGraph.INSTANCE.received(this);
-        }
     }
 
-    /** Nobody waits for this connection any more. */
-    private void giveBackUnused(Connection arrived, ContextView context) {
-        Duration bound = options.releaseTimeout();
-        supply.release(arrived)
-                .timeout(bound, Schedulers.parallel())
-                .onErrorResume(e -> {
-                    report.releaseFailed(e);
-                    return supply.destroy(arrived).timeout(bound, Schedulers.parallel());
-                })
-                .onErrorComplete()
-                .subscribe(null, null, this::acquisitionOver, Context.of(context));
+    /** The connection came too late. */
+    void disconnect() {
+        connection = null;
     }
 
-    private void prepared() {
-        if (settled.compareAndSet(false, true)) {
-            disposeTimers();
-            report.opened();
-            boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.OPEN);
-            prepared.tryEmitEmpty();
-            if (ours) {
-                if (limits != null) {
-                    limits.arm(report.held());
-                }
-                tellOpened();
-            }
+    /** The connection is ready. */
+    void opened() {
+        if (limits != null) {
+            limits.arm(report.held());
         }
-    }
-
-    /** Nobody else would hear of a fatal error that those who waited for the connection throw. */
-    private void tellOpened() {
         try {
             opened.tryEmitValue(this);
-        } catch (Throwable e) {
+        } catch (Throwable e) { // of those who waited for the connection; nobody else would hear of it
             Scope owner = scope;
             if (owner == null) {
                 throw e;
@@ -288,82 +164,16 @@ final class Session implements GateOwner {
         }
     }
 
-    private void notPrepared(Throwable error) {
-        if (settled.compareAndSet(false, true)) {
-            disposeTimers();
-            boolean ours = PHASE.compareAndSet(this, Phase.OPENING, Phase.EXITING);
-            if (ours) {
-                leaveUnopened(error);
-            } else {
-                report.openFailed(error);
-            }
-            prepared.tryEmitEmpty();
-        }
-    }
-
-    /** The connection could not be made ready: gives it back, then tells those who wait for it. */
-    private void leaveUnopened(Throwable error) {
-        new Exit(this, ScopeOutcome.FAILED, false, error)
-                .run()
-                .subscribe(null, failure -> refuseOpening(error), () -> refuseOpening(error));
-    }
-
-    /** No connection arrives any more. */
-    void failed(Throwable error) {
-        if (PHASE.compareAndSet(this, Phase.ACQUIRING, Phase.CLOSED)) {
-            acquireTimer.dispose();
-            waitsNoMore();
-            refuseOpening(error);
-        } else {
-            acquisitionOver();
-        }
-    }
-
-    /** No connection comes any more, or the one that came too late was given back. */
-    private void acquisitionOver() {
-        acquisitionOver = true;
-        root.live().forget(this);
-    }
-
-    /** Nobody waits for the connection any more, but it may still come. */
-    private void abandoned(Throwable reason) {
-        waitsNoMore();
-        root.live().abandon(this);
-        if (acquisitionOver) {
-            root.live().forget(this);
-        }
-        supply.abandon();
-        refuseOpening(reason);
-    }
-
-    private void waitsNoMore() {
-        if (waitsBelowOthers()) {
-            WaitGraph.INSTANCE.waitsNoMore(this);
-        }
-    }
-
-    private void refuseOpening(Throwable error) {
-        root.live().remove(this);
-        report.openFailed(error);
-        openingError = error;
-        opened.tryEmitError(error instanceof ScopeException ? error : labelled(error));
+    /** There is no connection, and there will be none. */
+    void refuse(Throwable reason, Throwable told) {
+        openingError = reason;
+        opened.tryEmitError(told);
         exited.tryEmitEmpty();
     }
 
-    /** The factory's own error, with a note under it that says which scope met it. */
-    private Throwable labelled(Throwable error) {
-        for (Throwable note : error.getSuppressed()) {
-            if (note instanceof ScopeAcquisitionException known
-                    && known.scopeOrigin().equals(label.origin())) {
-                return error;
-            }
-        }
-        error.addSuppressed(acquisitionError("The connection could not be opened", null));
-        return error;
-    }
-
-    ScopeAcquisitionException acquisitionError(String problem, @Nullable Throwable cause) {
-        return new ScopeAcquisitionException(problem, label, cause);
+    /** Moves on, unless somebody else was faster. */
+    boolean move(Phase from, Phase to) {
+        return PHASE.compareAndSet(this, from, to);
     }
 
     // ending ---------------------------------------------------------------------------------------------------------
@@ -383,8 +193,7 @@ final class Session implements GateOwner {
                 }
                 case ACQUIRING -> {
                     if (PHASE.compareAndSet(this, now, Phase.ABANDONED)) {
-                        acquireTimer.dispose();
-                        abandoned(closedError());
+                        entry.left();
                         return endWithoutExit(neverOpened(false), context);
                     }
                 }
@@ -435,8 +244,7 @@ final class Session implements GateOwner {
             limits.dispose();
         }
         return Shield.start(
-                () -> prepared.asMono().then(Mono.defer(() -> {
-                    disposeTimers();
+                () -> entry.over().then(Mono.defer(() -> {
                     Mono<Void> end = hooks.after(new Exit(this, outcome, commits, error).run());
                     return outcome == ScopeOutcome.CANCELLED ? end.onErrorResume(e -> toldToNobody(e, context)) : end;
                 })),
@@ -475,6 +283,11 @@ final class Session implements GateOwner {
     void condemn() {
         condemned = true;
         gate().closeAbruptly();
+    }
+
+    /** It is not known whether the transaction has begun: the exit will destroy the connection. */
+    void condemnUnopened() {
+        condemned = true;
     }
 
     /** A transaction was begun, or may have been. */
@@ -644,31 +457,13 @@ final class Session implements GateOwner {
         return "scope_" + report.id();
     }
 
-    /** Whether a transaction with these options can be part of this one. */
-    void requireCompatible(TransactionOptions inner, ScopeLabel innerLabel) {
-        Session begins = this;
-        while (begins.isSavepoint() && begins.outer != null) {
-            begins = begins.outer;
+    /** The session that began the transaction which this one is a part of. */
+    Session beginner() {
+        Session beginner = this;
+        while (beginner.isSavepoint() && beginner.outer != null) {
+            beginner = beginner.outer;
         }
-        TransactionOptions begun = begins.transaction;
-        if (begun == null) {
-            return;
-        }
-        IsolationLevel isolation = inner.isolation();
-        if (isolation != null && !isolation.equals(begun.isolation())) {
-            IsolationLevel other = begun.isolation();
-            throw new ScopePropagationException(
-                    "It asks for the isolation level " + isolation.asSql() + " inside a transaction that began with "
-                            + (other == null ? "the database's own level" : other.asSql()) + ", that of "
-                            + begins.label + ": begin that one with the level too, or choose REQUIRES_NEW",
-                    innerLabel);
-        }
-        if (Boolean.FALSE.equals(inner.readOnly()) && Boolean.TRUE.equals(begun.readOnly())) {
-            throw new ScopePropagationException(
-                    "It asks for a transaction that writes inside a read-only one, that of " + begins.label
-                            + ": begin that one without read-only, or choose REQUIRES_NEW",
-                    innerLabel);
-        }
+        return beginner;
     }
 
     /** The pool from which it gets a connection of its own. */
@@ -690,6 +485,10 @@ final class Session implements GateOwner {
     /** A session inside this one waits for a connection of its own, or has done so. */
     void markBlocked() {
         blocked = true;
+    }
+
+    boolean isBlocked() {
+        return blocked;
     }
 
     /** Whether it uses the connection of an outer session. */
@@ -751,8 +550,7 @@ final class Session implements GateOwner {
         return userTransaction;
     }
 
-    @Override
-    public ScopeClosedException closedError() {
+    ScopeClosedException closedError() {
         if (condemned && !isExiting()) {
             return new ScopeClosedException(
                     "The scope's connection can no longer be used: a transaction inside the scope could not be ended,"
@@ -763,49 +561,17 @@ final class Session implements GateOwner {
         return owner == null ? new ScopeClosedException("The scope has ended", label) : owner.closedError();
     }
 
-    @Override
-    public NestedReadOverflowException overflowError(String openSql, String waitingSql) {
-        return new NestedReadOverflowException(openSql, waitingSql, options.maxBufferedRows(), label);
-    }
-
-    @Override
-    public ScopeAcquisitionException heldError(String waitingSql, String holder) {
-        return acquisitionError(
-                "\"" + waitingSql + "\" waited for longer than the acquire timeout of " + options.acquireTimeout()
-                        + " for the connection, which " + holder
-                        + " holds; if the statement is meant to be part of that"
-                        + " transaction, it has lost the Reactor Context on its way (a CompletableFuture, an inner"
-                        + " subscribe()): use the connection that inTransaction hands out",
-                null);
-    }
-
-    @Override
-    public Duration longestHold() {
-        return options.acquireTimeout();
-    }
-
-    @Override
-    public Dialect dialect() {
+    Dialect dialect() {
         return dialect;
     }
 
-    @Override
-    public void databaseFailed(Throwable error) {
+    /** Takes notice of an error of the database, for itself and for those whose connection it is. */
+    void databaseFailed(Throwable error) {
         abortReason.failed(error);
         if (outer != null) {
             outer.databaseFailed(error);
         } else if (error instanceof R2dbcException known && dialect.endsConnection(known)) {
             dying = true;
         }
-    }
-
-    @Override
-    public Throwable shown(Throwable error, String sql, long nanos) {
-        return settings.shown(error, sql, Duration.ofNanos(nanos));
-    }
-
-    @Override
-    public void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
-        report.statementEnded(sql, nanos, rows, error);
     }
 }

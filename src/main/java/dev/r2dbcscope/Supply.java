@@ -7,10 +7,10 @@ import reactor.util.context.ContextView;
 /** Where a session gets its connection from, and gives it back to. */
 interface Supply {
 
-    /** Gets a connection for the session, which hears of it by {@link Session#received} or {@link Session#failed}. */
-    void acquire(Session session, ContextView context);
+    /** Gets a connection for a session, whose entry hears of it by {@link Entry#received} or {@link Entry#failed}. */
+    void acquire(Entry entry, ContextView context);
 
-    /** The session no longer waits; a connection that comes all the same is given back by {@link Session#received}. */
+    /** The session no longer waits; a connection that comes all the same is given back by {@link Entry#received}. */
     void abandon();
 
     /** Gives the connection back, clean or {@linkplain #destroy destroyed}; called once. */

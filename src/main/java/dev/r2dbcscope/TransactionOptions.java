@@ -263,6 +263,28 @@ public final class TransactionOptions implements TransactionDefinition {
         return option.equals(LOCK_WAIT_TIMEOUT) ? option.cast(lockWaitTimeout) : null;
     }
 
+    /** Fails unless a scope with these options can be part of the transaction that the given session began. */
+    void requirePartOf(Session beginner, ScopeLabel label) {
+        TransactionOptions begun = beginner.transaction();
+        if (begun == null) {
+            return;
+        }
+        if (isolation != null && !isolation.equals(begun.isolation)) {
+            IsolationLevel other = begun.isolation;
+            throw new ScopePropagationException(
+                    "It asks for the isolation level " + isolation.asSql() + " inside a transaction that began with "
+                            + (other == null ? "the database's own level" : other.asSql()) + ", that of "
+                            + beginner.label() + ": begin that one with the level too, or choose REQUIRES_NEW",
+                    label);
+        }
+        if (Boolean.FALSE.equals(readOnly) && Boolean.TRUE.equals(begun.readOnly)) {
+            throw new ScopePropagationException(
+                    "It asks for a transaction that writes inside a read-only one, that of " + beginner.label()
+                            + ": begin that one without read-only, or choose REQUIRES_NEW",
+                    label);
+        }
+    }
+
     @Override
     public String toString() {
         return "TransactionOptions[propagation=" + propagation + ", isolation=" + isolation + ", readOnly=" + readOnly

@@ -56,7 +56,7 @@ final class WaitGraph {
             error = deadlock != null && deadlock.holdsUp(waiter) ? giveWay(waiter, deadlock) : null;
         }
         if (error != null) {
-            waiter.deadlocked(error);
+            waiter.entry().deadlocked(error);
         }
     }
 
@@ -82,7 +82,7 @@ final class WaitGraph {
                 error = giveWay(last, deadlock);
             }
             if (error != null) {
-                last.deadlocked(error);
+                last.entry().deadlocked(error);
             }
         }
     }
@@ -97,7 +97,7 @@ final class WaitGraph {
     /** Ends the wait, and says with which error; {@code null} if it ended by itself. */
     private @Nullable NestedAcquireDeadlockException giveWay(Session waiter, Deadlock deadlock) {
         NestedAcquireDeadlockException error = deadlock.error(waiter);
-        if (!waiter.giveUpAcquiring()) {
+        if (!waiter.entry().giveUpAcquiring()) {
             return null;
         }
         remove(waiter);

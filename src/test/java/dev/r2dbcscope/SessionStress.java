@@ -80,7 +80,7 @@ public class SessionStress {
 
         @Actor
         public void receive() {
-            stage.session.received(stage.connection, Context.empty());
+            stage.session.entry().received(stage.connection, Context.empty());
         }
 
         @Actor
@@ -108,7 +108,7 @@ public class SessionStress {
         public ExitRacesPrepared() {
             stage.database.on("begin", begin::asMono);
             stage.open();
-            stage.session.received(stage.connection, Context.empty());
+            stage.session.entry().received(stage.connection, Context.empty());
         }
 
         @Actor
@@ -140,12 +140,12 @@ public class SessionStress {
 
         @Actor
         public void receive() {
-            stage.session.received(stage.connection, Context.empty());
+            stage.session.entry().received(stage.connection, Context.empty());
         }
 
         @Actor
         public void timeOut() {
-            stage.session.acquireTimedOut();
+            stage.session.entry().acquireTimedOut();
         }
 
         @Arbiter

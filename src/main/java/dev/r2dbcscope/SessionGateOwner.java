@@ -1,0 +1,61 @@
+package dev.r2dbcscope;
+
+import java.time.Duration;
+import org.jspecify.annotations.Nullable;
+
+/** A session as the gate of its connection sees it. */
+final class SessionGateOwner implements GateOwner {
+
+    private final Session session;
+
+    SessionGateOwner(Session session) {
+        this.session = session;
+    }
+
+    @Override
+    public RuntimeException closedError() {
+        return session.closedError();
+    }
+
+    @Override
+    public NestedReadOverflowException overflowError(String openSql, String waitingSql) {
+        return new NestedReadOverflowException(
+                openSql, waitingSql, session.options().maxBufferedRows(), session.label());
+    }
+
+    @Override
+    public ScopeAcquisitionException heldError(String waitingSql, String holder) {
+        return session.entry()
+                .acquisitionError(
+                        "\"" + waitingSql + "\" waited for longer than the acquire timeout of " + longestHold()
+                                + " for the connection, which " + holder
+                                + " holds; if the statement is meant to be part of that"
+                                + " transaction, it has lost the Reactor Context on its way (a CompletableFuture, an inner"
+                                + " subscribe()): use the connection that inTransaction hands out");
+    }
+
+    @Override
+    public Duration longestHold() {
+        return session.options().acquireTimeout();
+    }
+
+    @Override
+    public Dialect dialect() {
+        return session.dialect();
+    }
+
+    @Override
+    public void databaseFailed(Throwable error) {
+        session.databaseFailed(error);
+    }
+
+    @Override
+    public Throwable shown(Throwable error, String sql, long nanos) {
+        return session.settings().shown(error, sql, Duration.ofNanos(nanos));
+    }
+
+    @Override
+    public void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
+        session.report().statementEnded(sql, nanos, rows, error);
+    }
+}
