@@ -1,29 +1,37 @@
 package dev.r2dbcscope;
 
+import java.util.ArrayList;
+import java.util.Iterator;
 import java.util.List;
-import java.util.Objects;
 import java.util.ServiceConfigurationError;
 import java.util.ServiceLoader;
-import org.jspecify.annotations.Nullable;
 
 /** Loads what optional libraries add to the scopes. */
 final class Services {
 
     private Services() {}
 
+    /** A service that cannot be loaded is none: its library is not on the class path, or its registration is stale. */
     static <T> List<T> load(Class<T> type) {
-        return ServiceLoader.load(type, Services.class.getClassLoader()).stream()
-                .map(Services::get)
-                .filter(Objects::nonNull)
-                .toList();
+        List<T> services = new ArrayList<>();
+        Iterator<T> found =
+                ServiceLoader.load(type, Services.class.getClassLoader()).iterator();
+        while (addNext(found, services)) {
+            // the iterator goes on behind one that failed
+        }
+        return List.copyOf(services);
     }
 
-    /** A service whose library is not on the class path is none. */
-    private static <T> @Nullable T get(ServiceLoader.Provider<T> provider) {
+    /** Says whether there may be more. */
+    private static <T> boolean addNext(Iterator<T> found, List<T> services) {
         try {
-            return provider.get();
+            if (!found.hasNext()) {
+                return false;
+            }
+            services.add(found.next());
         } catch (LinkageError | ServiceConfigurationError e) {
-            return null;
+            return true;
         }
+        return true;
     }
 }
