@@ -9,6 +9,8 @@ import java.util.ServiceLoader;
 /** Loads what optional libraries add to the scopes. */
 final class Services {
 
+    private static final int MOST = 1_000;
+
     private Services() {}
 
     /** A service that cannot be loaded is none: its library is not on the class path, or its registration is stale. */
@@ -16,8 +18,8 @@ final class Services {
         List<T> services = new ArrayList<>();
         Iterator<T> found =
                 ServiceLoader.load(type, Services.class.getClassLoader()).iterator();
-        while (addNext(found, services)) {
-            // the iterator goes on behind one that failed
+        for (int i = 0; i < MOST && addNext(found, services); i++) {
+            // the iterator goes on behind one that failed; a class path that cannot be read fails every time
         }
         return List.copyOf(services);
     }
