@@ -40,11 +40,6 @@ abstract class Exchange {
         return false;
     }
 
-    /** Whether such a transaction works on something, so that whoever waits for it can hope. */
-    boolean isWorking() {
-        return false;
-    }
-
     /** What is asked of the database, as SQL or in words. */
     abstract String sql();
 

@@ -208,15 +208,19 @@ final class Gate {
         }
         watched = head;
         reprieved = null;
+        Pause before = holder.pause();
         watch.update(Schedulers.parallel()
-                .schedule(() -> overdue(head, holder), owner.longestHold().toNanos(), TimeUnit.NANOSECONDS));
+                .schedule(
+                        () -> overdue(head, holder, before), owner.longestHold().toNanos(), TimeUnit.NANOSECONDS));
     }
 
-    private void overdue(Exchange head, Exchange holder) {
+    /** The holder may be between two statements just now: only a pause that is still the same has lasted for the bound. */
+    private void overdue(Exchange head, Exchange holder, @Nullable Pause before) {
         if (holder.isEnded()) {
             return;
         }
-        if (holder.isWorking()) {
+        Pause now = holder.pause();
+        if (now == null || !now.equals(before)) {
             reprieved = head;
         } else if (head.withdraw()) {
             head.refuse(owner.heldError(head.sql(), holder.sql()));
@@ -350,13 +354,6 @@ final class Gate {
 
     int inFlight() {
         return flying;
-    }
-
-    /** Whether the database is at work, and not waiting for a subscriber to ask for rows. */
-    boolean isWorking() {
-        Exchange running = oldest;
-        return running != null
-                && (running.holdsForOthers() ? running.isWorking() : running.state() != ScopeState.BLOCKED_BY_DEMAND);
     }
 
     int waitingCount() {

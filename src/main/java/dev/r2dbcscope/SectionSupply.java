@@ -84,12 +84,6 @@ final class SectionSupply implements Supply {
         }
 
         @Override
-        boolean isWorking() {
-            Gate inner = entry.session().gateIfOpen();
-            return inner != null && inner.isWorking();
-        }
-
-        @Override
         String sql() {
             return (entry.session().isSavepoint() ? "the savepoint of " : "the transaction of ")
                     + entry.session().label();

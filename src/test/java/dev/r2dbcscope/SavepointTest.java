@@ -239,6 +239,19 @@ class SavepointTest {
         }
 
         @Test
+        void aSiblingWaitsAsLongAsTheSavepointGoesFromOneShortStatementToTheNext() {
+            TestSubscriber<Integer> outer = start(scopes.inTransactionMany(c -> Flux.merge(
+                    nested.inTransactionMany(
+                            s -> Flux.interval(Duration.ofSeconds(20)).take(30).concatMap(i -> Rows.ints(s, "short"))),
+                    Rows.ints(c, "sibling"))));
+            time.advanceTimeBy(Duration.ofMinutes(11));
+
+            outer.block();
+            assertThat(outer.isTerminatedComplete()).isTrue();
+            assertThat(database.log()).endsWith("release savepoint#1", "sibling#1", "commit#1", "close#1");
+        }
+
+        @Test
         void aSiblingDoesNotWaitForEverForASavepointThatDoesNothing() {
             TestSubscriber<Integer> outer = start(scopes.inTransactionMany(c -> Flux.merge(
                     nested.inTransactionMany(s -> Rows.ints(s, "inner").concatWith(Flux.never())),
