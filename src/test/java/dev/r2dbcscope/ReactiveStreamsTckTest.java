@@ -3,11 +3,14 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.function.BiFunction;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.DynamicContainer;
 import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.tck.PublisherVerification;
@@ -18,6 +21,7 @@ import org.testng.TestNG;
 import org.testng.annotations.Factory;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
 
 /** The Reactive Streams TCK, for every form of a scope: each of its tests is a test here. */
 class ReactiveStreamsTckTest {
@@ -86,6 +90,28 @@ class ReactiveStreamsTckTest {
             BiFunction<ITestResult, Throwable, org.junit.jupiter.api.function.Executable> test) {
         return results.stream()
                 .map(result -> DynamicTest.dynamicTest(result.getName(), test.apply(result, result.getThrowable())));
+    }
+
+    /** Where its subscriber would be refused to wait for its queue, a signal would be lost that every scope has given. */
+    @Test
+    void itsOwnSubscriberMayWaitForItsQueueOnANonBlockingThread() throws Throwable {
+        TestEnvironment environment = new TestEnvironment(PATIENCE_MILLIS, SILENCE_MILLIS, SILENCE_MILLIS);
+        Object blocks = new Object() {
+            @Override
+            public String toString() { // which the queue asks for
+                try {
+                    new CountDownLatch(1).await(1, TimeUnit.MILLISECONDS);
+                } catch (InterruptedException e) {
+                    Thread.currentThread().interrupt();
+                }
+                return "an element";
+            }
+        };
+        TestEnvironment.ManualSubscriber<Object> subscriber =
+                environment.newManualSubscriber(Flux.just(blocks).publishOn(Schedulers.parallel()));
+
+        assertThat(subscriber.requestNextElement()).isSameAs(blocks);
+        environment.verifyNoAsyncErrorsNoDelay();
     }
 
     /** Not found by the build itself, which looks at top-level classes only. */
