@@ -121,7 +121,7 @@ class RetryIT {
                             int amount = random.nextInt(1, 100);
                             return serializable.inTransaction(c -> transfer(c, number, source, target, amount));
                         },
-                        8)
+                        4)
                 .count()
                 .block(LONG);
 
