@@ -24,7 +24,7 @@ final class LiveScopes {
     /** Adds a session; says whether it may go on. */
     boolean add(Session session) {
         live.put(session.report().id(), session);
-        if (draining && !session.isInsideItsRoot()) {
+        if (draining && !session.belongsToALiveOne()) {
             remove(session);
             return false;
         }

@@ -21,6 +21,7 @@ final class ScopeRoot {
     };
 
     private final ConnectionFactory factory;
+    private final Object hook = new Object();
     private final Key key;
     private final LiveScopes live = new LiveScopes();
     private final FactorySupply supply;
@@ -75,6 +76,16 @@ final class ScopeRoot {
 
     Context with(Scope scope, Context context) {
         return context.put(key, scope).put(INNERMOST, scope);
+    }
+
+    /** Marks the Context of what a scope does after its end, which belongs to it as far as a shutdown is concerned. */
+    Context afterTheEnd(ContextView context) {
+        return Context.of(context).put(hook, true);
+    }
+
+    /** Whether a new scope belongs to one that lives, so that a shutdown waits for it instead of refusing it. */
+    boolean belongsToALiveOne(ContextView context) {
+        return current(context) != null || context.hasKey(hook);
     }
 
     Dialect dialect(Connection physical) {

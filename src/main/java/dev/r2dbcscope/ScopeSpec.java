@@ -51,7 +51,7 @@ record ScopeSpec(
     /** Joins the current scope of the same {@link ConnectionFactory}, or makes one that owns a session. */
     private Scope enter(ContextView context) {
         Scope current = root.current(context);
-        if (current == null && root.live().isDraining()) {
+        if (root.live().isDraining() && !root.belongsToALiveOne(context)) {
             throw root.live().refusal(label);
         }
         RuntimeException closed = current == null ? null : current.closedErrorIfEnded();
@@ -122,7 +122,8 @@ record ScopeSpec(
     }
 
     private Scope ownConnection(@Nullable TransactionOptions transaction, ContextView context) {
-        return Scope.owning(Session.ownConnection(this, transaction, parent(context)), context);
+        return Scope.owning(
+                Session.ownConnection(this, transaction, parent(context), root.belongsToALiveOne(context)), context);
     }
 
     private Scope within(Session around, TransactionOptions transaction, ContextView context) {

@@ -50,6 +50,7 @@ final class Session {
     private final Supply supply;
     private final @Nullable Session parent;
     private final @Nullable Session outer;
+    private final boolean belongsToALiveOne;
     private final SessionReport report;
     private final Entry entry;
     private final RowBudget budget;
@@ -80,17 +81,17 @@ final class Session {
     private final ScopeHooks hooks = new ScopeHooks(this);
 
     private Session(
-            ScopeRoot root,
-            ScopeOptions options,
+            ScopeSpec spec,
             @Nullable TransactionOptions transaction,
-            ScopeLabel label,
             Supply supply,
             @Nullable Session parent,
-            @Nullable Session outer) {
-        this.root = root;
-        this.options = options;
+            @Nullable Session outer,
+            boolean belongsToALiveOne) {
+        this.root = spec.root();
+        this.options = spec.options();
         this.transaction = transaction;
-        this.label = label;
+        this.label = spec.label();
+        this.belongsToALiveOne = belongsToALiveOne;
         this.supply = supply;
         this.parent = parent;
         this.outer = outer;
@@ -103,15 +104,17 @@ final class Session {
     }
 
     /** A session with a connection of its own; the parent is the scope around it, of whatever factory. */
-    static Session ownConnection(ScopeSpec spec, @Nullable TransactionOptions transaction, @Nullable Session parent) {
-        ScopeRoot root = spec.root();
-        return new Session(root, spec.options(), transaction, spec.label(), root.supply(), parent, null);
+    static Session ownConnection(
+            ScopeSpec spec,
+            @Nullable TransactionOptions transaction,
+            @Nullable Session parent,
+            boolean belongsToALiveOne) {
+        return new Session(spec, transaction, spec.root().supply(), parent, null, belongsToALiveOne);
     }
 
     /** A transaction, or a savepoint in one, on the connection of an outer session. */
     static Session within(Session outer, ScopeSpec spec, TransactionOptions transaction, @Nullable Session parent) {
-        return new Session(
-                spec.root(), spec.options(), transaction, spec.label(), new SectionSupply(outer), parent, outer);
+        return new Session(spec, transaction, new SectionSupply(outer), parent, outer, true);
     }
 
     void ownedBy(Scope owner) {
@@ -248,7 +251,7 @@ final class Session {
                     Mono<Void> end = hooks.after(new Exit(this, outcome, commits, error).run());
                     return outcome == ScopeOutcome.CANCELLED ? end.onErrorResume(e -> toldToNobody(e, context)) : end;
                 })),
-                context);
+                root.afterTheEnd(context));
     }
 
     private static Mono<Void> toldToNobody(Throwable error, ContextView context) {
@@ -322,7 +325,7 @@ final class Session {
     /** The hooks of a session that ended without an exit, or whose exit came before the end of its pipeline. */
     private Mono<Void> endWithoutExit(TransactionOutcome how, ContextView context) {
         decided(how);
-        return Shield.start(() -> hooks.after(exited.asMono()), context);
+        return Shield.start(() -> hooks.after(exited.asMono()), root.afterTheEnd(context));
     }
 
     private TransactionOutcome neverOpened(boolean committed) {
@@ -437,14 +440,9 @@ final class Session {
         return parent;
     }
 
-    /** Whether one of the sessions around it uses the same connection factory. */
-    boolean isInsideItsRoot() {
-        for (Session around = parent; around != null; around = around.parent) {
-            if (around.root == root) {
-                return true;
-            }
-        }
-        return false;
+    /** Whether a shutdown waits for it instead of refusing it, because it belongs to a scope that lives. */
+    boolean belongsToALiveOne() {
+        return belongsToALiveOne;
     }
 
     /** Whether it is a savepoint in the transaction of an outer session. */

@@ -339,6 +339,26 @@ class HooksTest {
         }
 
         @Test
+        void canOpenScopesWhileTheApplicationShutsDown() {
+            Step<Void> before = new Step<>();
+            List<Integer> written = new CopyOnWriteArrayList<>();
+            Mono<Integer> outbox =
+                    scopes.inTransaction(c -> Rows.ints(c, "outbox").next());
+            TestSubscriber<Integer> subscriber = TestSubscriber.create();
+            with(before.publisher().then(outbox).doOnNext(written::add)).subscribe(subscriber);
+            TestSubscriber<Void> drained = TestSubscriber.create();
+            scopes.drain(FormContract.PATIENCE).subscribe(drained);
+            TestSubscriber<Integer> late = TestSubscriber.create();
+            outbox.subscribe(late);
+            before.complete();
+
+            assertThat(written).containsExactly(1);
+            assertThat(subscriber.isTerminatedComplete()).isTrue();
+            assertThat(drained.isTerminatedComplete()).isTrue();
+            assertThat(late.expectTerminalError()).isInstanceOf(ScopesDrainedException.class);
+        }
+
+        @Test
         void areNotCutByACancelThatComesMeanwhile() {
             Step<Void> hook = new Step<>();
             TestSubscriber<Integer> subscriber = TestSubscriber.create();

@@ -31,7 +31,8 @@ public class SessionStress {
                         TransactionOptions.defaults(),
                         LABEL),
                 TransactionOptions.defaults(),
-                null);
+                null,
+                false);
         final AtomicInteger signals = new AtomicInteger();
         final AtomicInteger opened = new AtomicInteger();
         Connection connection;
