@@ -197,7 +197,8 @@ final class Session {
                 case ACQUIRING -> {
                     if (PHASE.compareAndSet(this, now, Phase.ABANDONED)) {
                         entry.left();
-                        return endWithoutExit(neverOpened(false), context);
+                        return endWithoutExit(neverOpened(outcome == ScopeOutcome.COMPLETED), context)
+                                .then(refuseIfDoomed(outcome));
                     }
                 }
                 case OPENING, OPEN -> {

@@ -217,6 +217,22 @@ class HooksTest {
             assertThat(ran).containsExactly("a rollback after 1 steps", "a ROLLED_BACK after 1 steps");
             create.complete(database.newConnection());
         }
+
+        @Test
+        void runAfterATransactionThatCompletedWhileItWaited() {
+            Step<io.r2dbc.spi.Connection> create = new Step<>();
+            database.on("create", create);
+            TestSubscriber<Object> subscriber = TestSubscriber.create();
+            hooks("a")
+                    .then(Mono.<Object>firstWithValue(
+                            Mono.from(scopes.connectionFactory().create()), Mono.just("of a cache")))
+                    .as(scopes::transactional)
+                    .subscribe(subscriber);
+
+            assertThat(subscriber.getReceivedOnNext()).containsExactly("of a cache");
+            assertThat(ran).containsExactly("a commit after 1 steps", "a COMMITTED after 1 steps");
+            create.complete(database.newConnection());
+        }
     }
 
     /** The steps by which a transaction begins. */

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
 import java.util.function.Supplier;
@@ -282,6 +283,24 @@ class SavepointTest {
                     .isInstanceOf(ScopeRolledBackException.class)
                     .hasRootCauseMessage("inner");
             assertThat(database.log()).isEmpty();
+        }
+
+        @Test
+        void failTheTransactionThatCompletesWhileItStillWaitsForAConnection() {
+            Step<Connection> create = new Step<>();
+            database.on("create", create);
+            Mono<Integer> swallowed = Mono.<Integer>error(new IllegalStateException("inner"))
+                    .as(scopes::transactional)
+                    .onErrorReturn(0);
+            TestSubscriber<Integer> outer = start(Mono.<Integer>firstWithValue(
+                            Mono.from(scopes.connectionFactory().create()).map(c -> 1), swallowed)
+                    .as(scopes::transactional)
+                    .flux());
+
+            assertThat(outer.expectTerminalError())
+                    .isInstanceOf(ScopeRolledBackException.class)
+                    .hasRootCauseMessage("inner");
+            create.complete(database.newConnection());
         }
     }
 
