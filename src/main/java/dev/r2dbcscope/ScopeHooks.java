@@ -23,6 +23,7 @@ final class ScopeHooks {
     private final Session session;
     private List<Hook> hooks = List.of();
     private @Nullable TransactionOutcome outcome;
+    private @Nullable ScopeHooks around;
 
     /**
      * One hook.
@@ -63,13 +64,17 @@ final class ScopeHooks {
         return true;
     }
 
-    /** Accepts no more; what became of the transaction is decided by the first call. */
+    /**
+     * Accepts no more; what became of the transaction is decided by the first call. A savepoint that ends after what is around
+     * it shares the end of that.
+     */
     void decide(TransactionOutcome how, @Nullable ScopeHooks around) {
         TransactionOutcome decided;
         List<Hook> due;
         synchronized (this) {
             if (outcome == null) {
                 outcome = how;
+                this.around = around;
             }
             decided = outcome;
             due = hooks;
@@ -77,9 +82,15 @@ final class ScopeHooks {
         if (due.isEmpty()) {
             return;
         }
-        if (around != null && around.takeOver(due, decided)) {
+        ScopeHooks heir = around;
+        while (heir != null && !heir.takeOver(due, decided)) {
+            decided = decided == TransactionOutcome.COMMITTED ? heir.outcome() : decided;
+            heir = heir.around();
+        }
+        if (heir != null) {
             takeAll();
         } else {
+            outcome(decided);
             session.root().live().finishing(session);
         }
     }
@@ -103,6 +114,14 @@ final class ScopeHooks {
 
     private synchronized TransactionOutcome outcome() {
         return Objects.requireNonNull(outcome);
+    }
+
+    private synchronized void outcome(TransactionOutcome decided) {
+        outcome = decided;
+    }
+
+    private synchronized @Nullable ScopeHooks around() {
+        return around;
     }
 
     /** Runs what has been decided, after the given end of the exit, and passes that end on. */

@@ -304,6 +304,44 @@ class HooksTest {
         }
 
         @Test
+        void aSavepointThatEndsAfterTheTransactionAroundItSeeNoCommitIfThatRolledBack() {
+            Step<Integer> end = new Step<>();
+            assertThatThrownBy(() -> scopes.inTransaction(c -> Mono.deferContextual(context -> {
+                                hooks("inner")
+                                        .then(end.publisher().as(savepoints::transactional))
+                                        .as(savepoints::transactional)
+                                        .contextWrite(context)
+                                        .subscribe();
+                                return Mono.error(new IllegalStateException("own"));
+                            }))
+                            .block(FormContract.PATIENCE))
+                    .hasMessage("own");
+            assertThat(ran).isEmpty();
+
+            end.complete(1);
+
+            assertThat(ran).containsExactly("inner rollback after 4 steps", "inner ROLLED_BACK after 4 steps");
+        }
+
+        @Test
+        void aSavepointWhoseReleaseIsAnsweredTooLateSeeNoCommitIfTheTransactionAroundItRolledBack() {
+            VirtualTimeScheduler time = witness.virtualTime();
+            Step<Integer> release = new Step<>();
+            database.on("release savepoint", release);
+            TestSubscriber<Object> subscriber = TestSubscriber.create();
+            ConnectionScopes patient = savepoints.with(ScopeOptions.defaults().withReleaseTimeout(Duration.ofHours(1)));
+            scopes.inTransaction(c -> patient.inTransaction(d -> hooks("inner")))
+                    .subscribe(subscriber);
+
+            subscriber.cancel();
+            time.advanceTimeBy(Duration.ofMinutes(1));
+            assertThat(database.log()).doesNotContain("commit#1").endsWith("close#1");
+            release.complete(1);
+
+            assertThat(ran).containsExactly("inner rollback after 5 steps", "inner ROLLED_BACK after 5 steps");
+        }
+
+        @Test
         void aTransactionOnTheConnectionOfAPlainScopeRunRightAfterIt() {
             scopes.withConnectionMany(
                             c -> scopes.inTransaction(d -> hooks("inner")).thenMany(Rows.ints(c, "later")))
