@@ -53,9 +53,11 @@ import reactor.util.context.ContextView;
  *   <li><strong>Demand</strong> is passed on to the pipeline and from there to the database. <strong>Threads:</strong> the
  *       function runs on the subscribing thread or on the connection's event loop. <strong>Context:</strong> the scope is
  *       visible upstream only.
- *   <li>Fails with {@link ScopeAcquisitionException} when no connection comes within the acquire timeout, and with
- *       {@link ScopesDrainedException} after {@link #drain}. Errors of the connection factory, the driver and the user's
- *       code are passed on as they are.
+ *   <li>Fails with {@link ScopeAcquisitionException} when no connection comes within the acquire timeout, with {@link
+ *       NestedAcquireDeadlockException} at once when none could ever come, with {@link ScopePropagationException} and {@link
+ *       SessionSettingException} when it cannot have what its options ask for, with {@link ScopeTimeoutException} when it
+ *       exceeds a time limit, and with {@link ScopesDrainedException} after {@link #drain}. Errors of the connection
+ *       factory, the driver and the user's code are passed on as they are.
  * </ul>
  *
  * <p>Immutable and thread-safe. An application needs one per {@link ConnectionFactory}, which should be a pool.
@@ -116,7 +118,7 @@ public final class ConnectionScopes {
     }
 
     /**
-     * Returns a variant whose transactions begin with the given options. It shares everything else with this one.
+     * Returns a variant whose transactions begin and end as the given options say. It shares everything else with this one.
      *
      * @param options the options
      * @return the variant
@@ -187,7 +189,7 @@ public final class ConnectionScopes {
      * @param function uses the connection; all of its work must be part of the publisher that it returns
      * @param <T> the type of the element
      * @return a {@code Mono} with a transaction for each subscription
-     * @see #transactions(TransactionOptions) for isolation level, read only and lock wait timeout
+     * @see #transactions(TransactionOptions) for the choices of how a transaction begins and ends
      */
     public <T> Mono<T> inTransaction(Function<? super Connection, ? extends Publisher<? extends T>> function) {
         return transaction().mono(ScopeBody.firstOf(Objects.requireNonNull(function, "function")));

@@ -9,18 +9,20 @@ package dev.r2dbcscope;
  *
  * <table>
  *   <caption>What each mode does</caption>
- *   <tr><th>mode</th><th>no scope</th><th>inside a plain scope</th><th>inside a transaction</th></tr>
- *   <tr><td>REQUIRED</td><td>begins</td><td>begins</td><td>joins</td></tr>
- *   <tr><td>REQUIRES_NEW</td><td>begins</td><td>begins</td><td>begins on a connection of its own</td></tr>
- *   <tr><td>NESTED</td><td>begins</td><td>begins</td><td>savepoint</td></tr>
- *   <tr><td>MANDATORY</td><td>error</td><td>error</td><td>joins</td></tr>
+ *   <tr><th>mode</th><th>without a scope</th><th>inside a plain scope</th><th>inside a transaction</th></tr>
+ *   <tr><td>REQUIRED</td><td>begins a transaction</td><td>begins one on its connection</td><td>joins</td></tr>
+ *   <tr><td>REQUIRES_NEW</td><td>begins a transaction</td><td>begins one on its connection</td>
+ *       <td>begins one on a second connection</td></tr>
+ *   <tr><td>NESTED</td><td>begins a transaction</td><td>begins one on its connection</td><td>sets a savepoint</td></tr>
+ *   <tr><td>MANDATORY</td><td>ScopePropagationException</td><td>ScopePropagationException</td><td>joins</td></tr>
  *   <tr><td>SUPPORTS</td><td>plain scope</td><td>joins</td><td>joins</td></tr>
- *   <tr><td>NOT_SUPPORTED</td><td>plain scope</td><td>joins</td><td>plain scope on a connection of its own</td></tr>
- *   <tr><td>NEVER</td><td>plain scope</td><td>joins</td><td>error</td></tr>
+ *   <tr><td>NOT_SUPPORTED</td><td>plain scope</td><td>joins</td><td>plain scope on a second connection</td></tr>
+ *   <tr><td>NEVER</td><td>plain scope</td><td>joins</td><td>ScopePropagationException</td></tr>
  * </table>
  *
- * <p>The errors are {@link ScopePropagationException}s. So is the one of a scope that would join a transaction of
- * another isolation level, or a read-only one although it wants to write.
+ * <p>With a {@link ScopePropagationException} fails as well what would join a transaction, or be a savepoint in it, and
+ * asks for an isolation level that it was not begun with, for a transaction that writes inside a read-only one, or for
+ * {@link SessionSettings} that the outer scope does not have.
  *
  * @see TransactionOptions#withPropagation(Propagation)
  */

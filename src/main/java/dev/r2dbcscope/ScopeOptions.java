@@ -112,8 +112,10 @@ public final class ScopeOptions {
     }
 
     /**
-     * Bounds the wait for a connection. When it expires, the subscriber gets a {@link ScopeAcquisitionException}; a
-     * connection that arrives later is given back unused.
+     * Bounds the wait for a connection until it is ready, which includes its BEGIN or SAVEPOINT and the session settings. When
+     * it expires, the subscriber gets a {@link ScopeAcquisitionException}; a connection that arrives later is given back
+     * unused. A transaction or savepoint on the connection of an outer scope waits for its turn within the same bound, and so
+     * does the first statement that waits behind one which does nothing in the database.
      *
      * @param acquireTimeout the bound, positive; 30 seconds by default
      * @return a copy with that bound

@@ -25,7 +25,8 @@ import reactor.util.context.ContextView;
  * all of its keys; otherwise it fails with {@link ScopePropagationException}. A transaction that begins inside a plain scope
  * sets its own, and the plain scope has its values back afterwards.
  *
- * <p>Values are bound, never made part of SQL text, and never shown in a message, a log or an event; keys are. Fails with
+ * <p>Values are bound, never made part of SQL text, and never shown by what a scope itself says in a message, a log or an
+ * event; keys are. The database's own error, which is the cause of a {@link SessionSettingException}, may quote one. Fails with
  * {@link SessionSettingException} when a value cannot be found in the Context, when the database refuses one, or when it is a
  * database whose {@link Dialect} knows no session settings. On PostgreSQL they are its configuration parameters; one of the
  * application's own needs a dot in its key, and reads as an empty string where it was set before and is not now.

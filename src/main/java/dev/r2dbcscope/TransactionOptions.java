@@ -9,8 +9,8 @@ import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
- * How a transaction begins and ends. Immutable and thread-safe: every {@code with} method returns a copy. What is not set is left
- * to the database.
+ * How a transaction begins and ends. Immutable and thread-safe: every {@code with} method returns a copy. An isolation level,
+ * access mode or lock wait timeout that is not set is left to the database.
  *
  * @see ConnectionScopes#transactions(TransactionOptions)
  */
@@ -136,8 +136,9 @@ public final class TransactionOptions implements TransactionDefinition {
     }
 
     /**
-     * Bounds how long a pipeline goes on after its subscriber cancelled: under {@link OnCancel#COMPLETE}, and in code that
-     * cannot be cancelled, see {@link ScopeBridge}. When it expires, the transaction rolls back.
+     * Bounds how long a pipeline goes on after its subscriber cancelled, under {@link OnCancel#COMPLETE}, and how long the end
+     * of a scope waits for code that cannot be cancelled, see {@link ScopeBridge}, for which it counts in plain scopes too.
+     * When it expires, the transaction rolls back.
      *
      * @param completionTimeout the bound, positive; 30 seconds by default
      * @return a copy with that bound

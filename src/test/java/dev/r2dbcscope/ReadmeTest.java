@@ -9,6 +9,7 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.regex.MatchResult;
 import java.util.regex.Pattern;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
@@ -30,6 +31,31 @@ class ReadmeTest {
         assertThat(blocks)
                 .allSatisfy(block -> assertThat(examples)
                         .anySatisfy(example -> assertThat(example).contains(block)));
+    }
+
+    /** Mode by mode, in the same words. */
+    @Test
+    void theTableOfPropagationIsThatOfItsJavadoc() {
+        List<List<String>> readme = rows("(?m)^\\| `([A-Z_]+)`[^|]*\\| (.*?) \\| (.*?) \\| (.*?) \\|$", "README.md");
+        List<List<String>> javadoc = rows(
+                "<tr><td>([A-Z_]+)</td><td>(.*?)</td><td>(.*?)</td>[\\s*]*<td>(.*?)</td></tr>",
+                "src/main/java/dev/r2dbcscope/Propagation.java");
+
+        assertThat(readme).isEqualTo(javadoc);
+        assertThat(readme)
+                .extracting(row -> row.get(0))
+                .containsExactly(
+                        Stream.of(Propagation.values()).map(Propagation::name).toArray(String[]::new));
+    }
+
+    private static List<List<String>> rows(String pattern, String file) {
+        return Pattern.compile(pattern)
+                .matcher(read(file))
+                .results()
+                .map(row -> IntStream.rangeClosed(1, row.groupCount())
+                        .mapToObj(i -> row.group(i).replace("`", ""))
+                        .toList())
+                .toList();
     }
 
     @Test
