@@ -274,6 +274,11 @@ final class Scope {
         return ending.get() == null && !session.isExiting() ? null : closedError();
     }
 
+    /** Whether its pipeline goes on, although its connection could not be opened. */
+    boolean isUnopened() {
+        return ending.get() == null && session.openingError() != null;
+    }
+
     /** Results and rows of statements that were admitted in time stay readable until the connection is given back. */
     void requireReadable() {
         RuntimeException error = unreadableError();

@@ -55,7 +55,7 @@ record ScopeSpec(
             throw root.live().refusal(label);
         }
         RuntimeException closed = current == null ? null : current.closedErrorIfEnded();
-        if (closed != null) {
+        if (current != null && closed != null && !(current.isUnopened() && isIndependentOf(current))) {
             throw closed;
         }
         if (transaction == null) {
@@ -101,6 +101,14 @@ record ScopeSpec(
             case REQUIRES_NEW -> true;
             case MANDATORY, SUPPORTS, NOT_SUPPORTED, NEVER -> false;
         };
+    }
+
+    /** Whether it gets a connection of its own, so that it can do without the one that could not be opened around it. */
+    private boolean isIndependentOf(Scope current) {
+        return transaction != null
+                && current.session().isTransactional()
+                && (transaction.propagation() == Propagation.REQUIRES_NEW
+                        || transaction.propagation() == Propagation.NOT_SUPPORTED);
     }
 
     private Scope plain(@Nullable Scope current, ContextView context) {

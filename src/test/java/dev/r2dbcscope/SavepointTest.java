@@ -156,6 +156,23 @@ class SavepointTest {
         }
 
         @Test
+        void whatNeedsNoneOfItAlthoughASavepointCouldNotBeSet() {
+            database.on("savepoint", failing("no savepoint"));
+            ConnectionScopes own = scopes.transactions(Propagation.REQUIRES_NEW);
+            TestSubscriber<Integer> outer =
+                    inside(Flux.from(scopes.connectionFactory().create())
+                            .flatMap(c -> Rows.ints(c, "inner"))
+                            .onErrorResume(e -> own.inTransactionMany(c -> Rows.ints(c, "audit")))
+                            .as(nested::transactional));
+
+            outer.block();
+            assertThat(outer.isTerminatedComplete()).isTrue();
+            assertThat(database.log())
+                    .containsSubsequence("begin#2", "audit#2", "commit#2", "after#1", "commit#1")
+                    .doesNotContain("inner#1");
+        }
+
+        @Test
         void rollbackToWhenItCannotBeReleasedBecauseAStatementFailed() {
             database.on("release savepoint", () -> {
                 boolean rolledBack = database.log().contains("rollback to savepoint#1");

@@ -47,8 +47,10 @@ final class TransactionModel {
         boolean doomed;
         boolean aborted;
 
-        /** Its savepoint cannot be set, which is noticed at first use. */
+        /** Its savepoint cannot be set, which is noticed at first use: what would join it then is refused at once. */
         boolean closed;
+
+        boolean noticed;
 
         Frame(@Nullable Frame around, boolean transaction, boolean savepoint) {
             this.around = around;
@@ -72,17 +74,21 @@ final class TransactionModel {
             return insert(insert.row(), frame);
         }
         if (node instanceof BadStatement bad) {
+            notice(frame);
             frame.aborted |= frame.transaction;
             return bad.caught() ? Result.OK : Result.ERROR;
         }
         if (node instanceof Siblings siblings) {
+            uncertain += frame.closed ? 1 : 0; // who notices first is not known
             siblings.steps().forEach(sibling -> step(sibling, frame));
+            uncertain -= frame.closed ? 1 : 0;
             return Result.OK;
         }
         return node instanceof Scope scope ? scope(scope, frame) : Result.ERROR;
     }
 
     private Result insert(int row, Frame frame) {
+        notice(frame);
         if (frame.aborted) {
             return Result.ERROR;
         }
@@ -92,6 +98,13 @@ final class TransactionModel {
             keep(Set.of(row));
         }
         return Result.OK;
+    }
+
+    private static void notice(@Nullable Frame frame) {
+        if (frame != null && frame.closed) {
+            frame.noticed = true;
+            notice(frame.around);
+        }
     }
 
     private void keep(Set<Integer> rows) {
@@ -138,8 +151,12 @@ final class TransactionModel {
 
     private Result savepoint(Scope scope, Frame around) {
         Frame frame = new Frame(around, true, true);
+        if (around.noticed) {
+            return Result.ERROR;
+        }
         if (around.aborted) {
             if (scope.shape().isClosure()) {
+                notice(around);
                 return Result.ERROR;
             }
             frame.aborted = true;
@@ -190,7 +207,14 @@ final class TransactionModel {
             uncertain--;
             return Result.ERROR;
         }
-        Result result = around.closed && scope.shape().isClosure() ? Result.ERROR : body(scope, around);
+        if (around.noticed) {
+            return Result.ERROR;
+        }
+        boolean unopened = around.closed && scope.shape().isClosure();
+        if (unopened) {
+            notice(around);
+        }
+        Result result = unopened ? Result.ERROR : body(scope, around);
         if (transactional && (result == Result.ERROR || scope.cancelAfter() >= 0)) {
             around.doomed = true;
         }
