@@ -100,10 +100,22 @@ final class SettingChanges {
             outer.timeouts = true;
             return Mono.empty();
         }
-        outer.timeouts |= outer.statementTimeout != null || outer.lockWaitTimeout != null;
+        Duration statement = outer.statementTimeoutNow();
+        Duration lockWait = outer.lockWaitTimeoutNow();
+        outer.timeouts |= statement != null || lockWait != null;
         return Shield.lazily(() -> reset)
-                .then(again(outer.statementTimeout, connection::setStatementTimeout))
-                .then(again(outer.lockWaitTimeout, connection::setLockWaitTimeout));
+                .then(again(statement, connection::setStatementTimeout))
+                .then(again(lockWait, connection::setLockWaitTimeout));
+    }
+
+    private @Nullable Duration statementTimeoutNow() {
+        Duration own = statementTimeout;
+        return own != null || outer == null ? own : outer.statementTimeoutNow();
+    }
+
+    private @Nullable Duration lockWaitTimeoutNow() {
+        Duration own = lockWaitTimeout;
+        return own != null || outer == null ? own : outer.lockWaitTimeoutNow();
     }
 
     private static Mono<Void> again(@Nullable Duration timeout, Function<Duration, Publisher<Void>> setting) {

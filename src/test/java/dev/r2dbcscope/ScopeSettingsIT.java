@@ -233,6 +233,25 @@ class ScopeSettingsIT {
     }
 
     @Test
+    void aSavepointTakesBackWhatItsCodeChangedToTheOutermostScopesOwn() {
+        ConnectionScopes scopes = with(options -> options);
+        ConnectionScopes savepoints = scopes.transactions(Propagation.NESTED);
+        ConnectionScopes outermost = with(options -> options.withStatementTimeout(Duration.ofSeconds(20)));
+        Function<Connection, Mono<String>> timeout = c -> shown(c, "statement_timeout");
+
+        List<String> seen = outermost
+                .withConnectionMany(c -> scopes.inTransactionMany(t -> savepoints
+                                .inTransaction(s -> Mono.from(s.setStatementTimeout(Duration.ofSeconds(7)))
+                                        .then(timeout.apply(s)))
+                                .concatWith(Mono.defer(() -> timeout.apply(t))))
+                        .concatWith(Mono.defer(() -> timeout.apply(c))))
+                .collectList()
+                .block(LONG);
+
+        assertThat(seen).containsExactly("7s", "20s", "20s");
+    }
+
+    @Test
     void timeoutsAreSetTogetherWithTheRest() {
         ConnectionScopes scopes = with(options -> options.withSettings(TENANT)
                 .withStatementTimeout(Duration.ofSeconds(50))
