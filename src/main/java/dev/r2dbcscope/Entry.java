@@ -204,6 +204,7 @@ final class Entry {
             if (ours) {
                 leaveUnopened(error);
             } else {
+                session.neverOpened(error);
                 report.openFailed(error);
             }
             prepared.tryEmitEmpty();

@@ -174,6 +174,11 @@ final class Session {
         exited.tryEmitEmpty();
     }
 
+    /** The connection could not be made ready, and the pipeline has ended already. */
+    void neverOpened(Throwable reason) {
+        openingError = reason;
+    }
+
     /** Moves on, unless somebody else was faster. */
     boolean move(Phase from, Phase to) {
         return PHASE.compareAndSet(this, from, to);
@@ -249,10 +254,18 @@ final class Session {
         }
         return Shield.start(
                 () -> entry.over().then(Mono.defer(() -> {
-                    Mono<Void> end = hooks.after(new Exit(this, outcome, commits, error).run());
+                    Mono<Void> end = hooks.after(
+                            openingError == null
+                                    ? new Exit(this, outcome, commits, error).run()
+                                    : leaveNeverOpened(outcome));
                     return outcome == ScopeOutcome.CANCELLED ? end.onErrorResume(e -> toldToNobody(e, context)) : end;
                 })),
                 root.afterTheEnd(context));
+    }
+
+    /** The pipeline did not wait for its connection, which could not be made ready: there is nothing to commit. */
+    private Mono<Void> leaveNeverOpened(ScopeOutcome outcome) {
+        return new Exit(this, ScopeOutcome.FAILED, false, openingError).run().then(refuseIfDoomed(outcome));
     }
 
     private static Mono<Void> toldToNobody(Throwable error, ContextView context) {

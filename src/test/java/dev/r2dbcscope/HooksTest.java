@@ -219,6 +219,24 @@ class HooksTest {
         }
 
         @Test
+        void runAfterATransactionThatCompletedWithoutWaitingForABeginThatThenFailed() {
+            Step<Integer> begin = new Step<>();
+            database.on("begin", begin);
+            TestSubscriber<Object> subscriber = TestSubscriber.create();
+            hooks("a")
+                    .then(Mono.<Object>firstWithValue(
+                            Mono.from(scopes.connectionFactory().create()), Mono.just("of a cache")))
+                    .as(scopes::transactional)
+                    .subscribe(subscriber);
+
+            begin.fail(new IllegalStateException("of BEGIN"));
+
+            assertThat(subscriber.getReceivedOnNext()).containsExactly("of a cache");
+            assertThat(database.log()).doesNotContain("commit#1").endsWith("close#1");
+            assertThat(ran).extracting(line -> line.substring(0, 6)).containsExactly("a roll", "a ROLL");
+        }
+
+        @Test
         void runAfterATransactionThatCompletedWhileItWaited() {
             Step<io.r2dbc.spi.Connection> create = new Step<>();
             database.on("create", create);
