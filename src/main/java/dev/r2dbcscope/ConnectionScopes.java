@@ -337,11 +337,11 @@ public final class ConnectionScopes {
 
     /**
      * Shuts the scopes down gracefully, over all variants: from the subscription on, new outermost scopes fail with
-     * {@link ScopesDrainedException}, and those that live may end. Scopes inside live ones still open. There is no way
+     * {@link ScopesDrainedException}, and those that live may end. Scopes inside live ones and in their hooks still open. There is no way
      * back.
      *
      * @param timeout how long to wait, positive
-     * @return completes when the last connection was given back; fails with {@link ScopesDrainedException}, which lists
+     * @return completes when the last connection was given back and the last hook has ended; fails with {@link ScopesDrainedException}, which lists
      *     the remaining scopes, if that takes longer than the timeout
      * @throws IllegalArgumentException if the timeout is zero or negative
      */
