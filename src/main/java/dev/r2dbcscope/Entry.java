@@ -65,16 +65,17 @@ final class Entry {
             return;
         }
         report.waiting();
-        deadline = System.nanoTime() + options.acquireTimeout().toNanos();
-        acquireTimer.update(timer(this::acquireTimedOut));
+        long bound = options.acquireTimeout().toNanos();
+        deadline = System.nanoTime() + bound;
+        acquireTimer.update(timer(this::acquireTimedOut, bound));
         supply.acquire(this, context);
         if (waitsBelowOthers() && session.isAcquiring()) {
             WaitGraph.INSTANCE.waits(session);
         }
     }
 
-    private Disposable timer(Runnable expired) {
-        return Schedulers.parallel().schedule(expired, Math.max(0, deadline - System.nanoTime()), TimeUnit.NANOSECONDS);
+    private static Disposable timer(Runnable expired, long nanos) {
+        return Schedulers.parallel().schedule(expired, Math.max(0, nanos), TimeUnit.NANOSECONDS);
     }
 
     /** Whether it waits for a connection that scopes around it may keep it from getting. */
@@ -165,7 +166,7 @@ final class Entry {
                 .then(new Opening(session, arrived).run())
                 .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         if (!settled.get()) {
-            openingTimer.update(timer(this::openingTimedOut));
+            openingTimer.update(timer(this::openingTimedOut, deadline - System.nanoTime()));
         }
         if (session.isBlocked()) {
             WaitGraph.INSTANCE.received(session);
