@@ -181,7 +181,8 @@ public final class CurrentScope {
      * A scope that has joined another one has the connection of that one. It can be waited for by whoever kept this object,
      * also after a cancel, which nothing downstream can wait for.
      *
-     * @return completes when the connection was given back, or when it is certain that there is none; never fails
+     * @return completes when the connection was given back, or when the scope no longer waits for one; one that comes after that
+     *     is given back unused, for which {@link ConnectionScopes#drain} waits. Never fails
      */
     public Mono<Void> released() {
         return session.released();

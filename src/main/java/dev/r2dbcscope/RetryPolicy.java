@@ -21,7 +21,8 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Each attempt subscribes to the pipeline anew, on a fresh transaction, which begins when the exit of the attempt before
  * and a wait are over; nothing is held meanwhile. So the pipeline runs several times: what it does besides, outside the
- * database or in transactions of its own, must bear that. A cancel during the wait ends it. The last error is passed on as
+ * database or in transactions of its own, must bear that. A cancel ends the wait, and during an
+ * attempt makes it the last one, under {@link OnCancel#COMPLETE} too. The last error is passed on as
  * it is; when the retries are used up, it has a {@link ScopeRolledBackException} suppressed under it that says so.
  *
  * @see TransactionOptions#withRetry(RetryPolicy)
