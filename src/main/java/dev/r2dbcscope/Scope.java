@@ -68,6 +68,16 @@ final class Scope {
         return enclosing != null && session.isWithin(enclosing.session) ? enclosing : null;
     }
 
+    /** This scope, or the nearest one around it that has not ended; {@code null} if all have. */
+    @Nullable
+    Scope nearestOpen() {
+        Scope level = this;
+        while (level != null && level.closedErrorIfEnded() != null) {
+            level = level.enclosing;
+        }
+        return level;
+    }
+
     ScopeWork work() {
         return work;
     }

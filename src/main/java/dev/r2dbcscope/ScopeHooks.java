@@ -146,7 +146,9 @@ final class ScopeHooks {
         Duration bound = session.options().hookTimeout();
         Sinks.Empty<Void> stop = Sinks.empty();
         return Shield.bounded(
-                        () -> Flux.from(hook.publisher(how)).takeUntilOther(stop.asMono()),
+                        () -> Flux.from(hook.publisher(how))
+                                .takeUntilOther(stop.asMono())
+                                .contextWrite(session.root()::withoutEnded),
                         bound,
                         () -> ScopeTimeoutException.hook(bound, session.report().snapshot(), session.label()))
                 .onErrorResume(error -> {

@@ -88,6 +88,20 @@ final class ScopeRoot {
         return current(context) != null || context.hasKey(hook);
     }
 
+    /** What is left for code that runs after a cancel, which ends the scopes around it as well. */
+    Context withoutEnded(Context context) {
+        return withoutEnded(INNERMOST, withoutEnded(key, context));
+    }
+
+    private static Context withoutEnded(Object key, Context context) {
+        Scope known = context.getOrDefault(key, null);
+        Scope open = known == null ? null : known.nearestOpen();
+        if (open == known) {
+            return context;
+        }
+        return open == null ? context.delete(key) : context.put(key, open);
+    }
+
     Dialect dialect(Connection physical) {
         for (Dialect dialect : DIALECTS) {
             if (dialect.supports(physical)) {

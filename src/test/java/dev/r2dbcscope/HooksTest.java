@@ -18,6 +18,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -457,6 +458,27 @@ class HooksTest {
                             "outbox#2",
                             "commit#2",
                             "close#2");
+        }
+
+        @ParameterizedTest
+        @ValueSource(booleans = {false, true})
+        void canOpenScopesOfTheirOwnWhenACancelHasEndedTheScopesAroundAsWell(boolean plain) {
+            Step<Integer> rollback = new Step<>();
+            database.on("rollback", () -> rollback.isReached() ? Mono.empty() : rollback.publisher());
+            TestSubscriber<Integer> subscriber = TestSubscriber.create();
+            Flux<Integer> inner = scopes.transactions(Propagation.REQUIRES_NEW)
+                    .inTransactionMany(d -> hook(scope -> () -> scope.afterRollback(scopes.inTransaction(
+                                    e -> Rows.ints(e, "audit").next())))
+                            .thenMany(Flux.never()));
+            Flux<Integer> all = plain ? scopes.withConnectionMany(c -> inner) : scopes.inTransactionMany(c -> inner);
+            all.subscribe(subscriber);
+
+            subscriber.cancel();
+            assertThat(events(ScopeEvent.HookFailed.class)).isEmpty();
+            rollback.complete(1);
+
+            assertThat(events(ScopeEvent.HookFailed.class)).isEmpty();
+            assertThat(database.log()).anyMatch(step -> step.startsWith("audit"));
         }
 
         @Test
