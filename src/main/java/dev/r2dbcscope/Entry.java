@@ -67,7 +67,7 @@ final class Entry {
         report.waiting();
         long bound = options.acquireTimeout().toNanos();
         deadline = System.nanoTime() + bound;
-        acquireTimer.update(timer(this::acquireTimedOut, bound));
+        waitAtMost(bound);
         supply.acquire(this, context);
         if (waitsBelowOthers() && session.isAcquiring()) {
             WaitGraph.INSTANCE.waits(session);
@@ -86,6 +86,22 @@ final class Entry {
     private void waitsNoMore() {
         if (waitsBelowOthers()) {
             WaitGraph.INSTANCE.waitsNoMore(session);
+        }
+    }
+
+    private void waitAtMost(long nanos) {
+        Pause before = session.pauseAround();
+        // it may have fired and armed the next one before it is stored: then that one is not to be disposed of
+        acquireTimer.replace(timer(() -> overdue(before, nanos), nanos));
+    }
+
+    /** Whoever waits behind a sibling that holds the connection of an outer scope waits as long as that one works. */
+    private void overdue(@Nullable Pause before, long nanos) {
+        Pause now = session.pauseAround();
+        if (session.waitsBehindASibling() && (now == null || !now.equals(before))) {
+            waitAtMost(nanos);
+        } else {
+            acquireTimedOut();
         }
     }
 

@@ -219,7 +219,7 @@ public final class ScopeOptions {
     /**
      * Bounds how long the database works on one statement. It is set on the connection when the scope begins and taken
      * back at its exit; the database ends a statement that takes longer, which then fails with a {@link
-     * ScopeTimeoutException}.
+     * ScopeTimeoutException}. Scopes that join another one, or are a savepoint in it, are bound by that one's.
      *
      * @param statementTimeout the bound, at least a millisecond; zero, the default, leaves it to the database
      * @return a copy with that bound
@@ -232,7 +232,8 @@ public final class ScopeOptions {
     /**
      * Bounds how long a statement waits for a lock. It is set on the connection when the scope begins and taken back at
      * its exit; a statement that waits longer fails with a {@link ScopeTimeoutException}. For a transaction, {@link
-     * TransactionOptions#withLockWaitTimeout} comes first.
+     * TransactionOptions#withLockWaitTimeout} comes first. Scopes that join another one, or are a savepoint in it, are
+     * bound by that one's.
      *
      * @param lockWaitTimeout the bound, at least a millisecond; zero, the default, leaves it to the database
      * @return a copy with that bound

@@ -201,9 +201,10 @@ final class Session {
                 }
                 case ACQUIRING -> {
                     if (PHASE.compareAndSet(this, now, Phase.ABANDONED)) {
+                        TransactionOutcome how = neverOpened(outcome == ScopeOutcome.COMPLETED);
+                        decided(how); // before it is no longer live, so that a shutdown waits for its hooks
                         entry.left();
-                        return endWithoutExit(neverOpened(outcome == ScopeOutcome.COMPLETED), context)
-                                .then(refuseIfDoomed(outcome));
+                        return endWithoutExit(how, context).then(refuseIfDoomed(outcome));
                     }
                 }
                 case OPENING, OPEN -> {
@@ -501,6 +502,19 @@ final class Session {
 
     boolean isBlocked() {
         return blocked;
+    }
+
+    /** Whether a sibling's transaction or savepoint holds the connection for which it waits in an outer session. */
+    boolean waitsBehindASibling() {
+        Gate around = outer == null ? null : outer.gateIfOpen();
+        Exchange holder = around == null ? null : around.oldest();
+        return holder != null && holder.holdsForOthers();
+    }
+
+    /** What stands still while nothing is being done with the connection for which it waits in an outer session. */
+    @Nullable
+    Pause pauseAround() {
+        return outer == null ? null : outer.pause();
     }
 
     /** Whether it uses the connection of an outer session. */

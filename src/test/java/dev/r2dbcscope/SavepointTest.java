@@ -270,6 +270,26 @@ class SavepointTest {
         }
 
         @Test
+        void aSiblingSavepointWaitsAsLongAsTheFirstWorksAndNoLonger() {
+            Step<Integer> slow = new Step<>();
+            database.on("slow", () -> slow.publisher());
+            Sinks.Empty<Integer> idle = Sinks.empty();
+            TestSubscriber<Integer> outer = start(scopes.inTransactionMany(c -> Flux.mergeDelayError(
+                    4,
+                    nested.inTransactionMany(s -> Rows.ints(s, "slow").concatWith(idle.asMono())),
+                    nested.inTransactionMany(s -> Rows.ints(s, "sibling")))));
+            time.advanceTimeBy(Duration.ofMinutes(10));
+            assertThat(outer.isTerminated()).isFalse();
+            assertThat(database.log()).doesNotContain("sibling#1");
+
+            slow.complete(7);
+            time.advanceTimeBy(Duration.ofSeconds(61));
+            idle.tryEmitEmpty();
+            assertThat(outer.getReceivedOnNext()).containsExactly(7);
+            assertThat(outer.expectTerminalError()).isInstanceOf(ScopeAcquisitionException.class);
+        }
+
+        @Test
         void aSiblingDoesNotWaitForEverForASavepointThatDoesNothing() {
             TestSubscriber<Integer> outer = start(scopes.inTransactionMany(c -> Flux.merge(
                     nested.inTransactionMany(s -> Rows.ints(s, "inner").concatWith(Flux.never())),
