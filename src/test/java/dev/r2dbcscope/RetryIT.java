@@ -8,6 +8,7 @@ import io.r2dbc.spi.IsolationLevel;
 import io.r2dbc.spi.R2dbcException;
 import java.time.Duration;
 import java.util.List;
+import java.util.Map;
 import java.util.SplittableRandom;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
@@ -33,7 +34,12 @@ class RetryIT {
             .withBackoff(Duration.ofMillis(1), Duration.ofMillis(10))
             .withJitter(1);
 
-    private final WatchedPool pool = WatchedPool.of(4, options -> options.withAcquireTimeout(LONG));
+    /** The server looks for deadlocks after 50 ms instead of a second. */
+    private final WatchedPool pool = WatchedPool.to(
+            4,
+            server -> server.options(Map.of("deadlock_timeout", "50ms")),
+            options -> options.withAcquireTimeout(LONG));
+
     private final ConnectionScopes scopes =
             pool.scopes.transactions(TransactionOptions.defaults().withRetry(PATIENT));
     private final ConnectionScopes serializable = pool.scopes.transactions(TransactionOptions.defaults()
