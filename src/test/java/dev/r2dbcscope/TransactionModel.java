@@ -79,12 +79,28 @@ final class TransactionModel {
             return bad.caught() ? Result.OK : Result.ERROR;
         }
         if (node instanceof Siblings siblings) {
-            uncertain += frame.closed ? 1 : 0; // who notices first is not known
-            siblings.steps().forEach(sibling -> step(sibling, frame));
-            uncertain -= frame.closed ? 1 : 0;
+            atOnce(siblings, frame);
             return Result.OK;
         }
         return node instanceof Scope scope ? scope(scope, frame) : Result.ERROR;
+    }
+
+    /** Which of them notices first that a savepoint cannot be set, and so keeps others from starting, is not known. */
+    private void atOnce(Siblings siblings, Frame frame) {
+        boolean race = frame.closed && !frame.noticed;
+        boolean noticed = false;
+        uncertain += race ? 1 : 0;
+        for (Node sibling : siblings.steps()) {
+            step(sibling, frame);
+            if (race) {
+                noticed |= frame.noticed;
+                forget(frame);
+            }
+        }
+        uncertain -= race ? 1 : 0;
+        if (noticed) {
+            notice(frame);
+        }
     }
 
     private Result insert(int row, Frame frame) {
@@ -104,6 +120,13 @@ final class TransactionModel {
         if (frame != null && frame.closed) {
             frame.noticed = true;
             notice(frame.around);
+        }
+    }
+
+    private static void forget(@Nullable Frame frame) {
+        if (frame != null && frame.closed) {
+            frame.noticed = false;
+            forget(frame.around);
         }
     }
 
