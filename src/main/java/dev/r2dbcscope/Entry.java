@@ -276,10 +276,6 @@ final class Entry {
     }
 
     ScopeAcquisitionException acquisitionError(String problem) {
-        return acquisitionError(problem, null);
-    }
-
-    private ScopeAcquisitionException acquisitionError(String problem, @Nullable Throwable cause) {
-        return new ScopeAcquisitionException(problem, session.label(), cause);
+        return new ScopeAcquisitionException(problem, session.label(), null);
     }
 }

@@ -111,7 +111,8 @@ public final class TransactionOptions implements TransactionDefinition {
     /**
      * Bounds how long a statement of the transaction waits for a lock; one that waits longer fails with a {@link
      * ScopeTimeoutException}. On PostgreSQL {@code lock_timeout} is set locally to the transaction, together with its BEGIN;
-     * other databases get the bound with the transaction definition.
+     * other databases get the bound with the transaction definition. It counts for the scope that begins the transaction:
+     * those that join it, or are a savepoint in it, are bound by that one's.
      *
      * @param lockWaitTimeout the bound, positive, effective to the millisecond
      * @return a copy with that bound
