@@ -1,6 +1,8 @@
 package dev.r2dbcscope;
 
 import java.util.Objects;
+import java.util.function.BiFunction;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
@@ -12,7 +14,7 @@ import reactor.core.publisher.Sinks;
 import reactor.util.context.Context;
 
 /**
- * A request to the connection itself: begin, commit, a savepoint, a setting, a validation.
+ * A request to the connection itself: begin, commit, a savepoint, a setting, a validation, or a {@link DriverTurn}.
  *
  * <p>It is exclusive, because drivers decide from a client-side status what to send, which is true only while nothing is
  * in flight. It runs to its end even if its subscriber cancels.
@@ -26,6 +28,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private final String words;
     private final Supplier<? extends Publisher<? extends T>> source;
     private final Context context;
+    private final @Nullable DriverTurn turn;
     private final Sinks.One<T> answer = Sinks.one();
     private @Nullable Subscription subscription;
     private volatile boolean left;
@@ -33,34 +36,63 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private boolean done;
 
     private ControlExchange(
-            Scope scope, Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+            Scope scope,
+            Gate gate,
+            String words,
+            Supplier<? extends Publisher<? extends T>> source,
+            @Nullable DriverTurn turn,
+            Context context) {
         this.scope = scope;
         this.gate = gate;
         this.words = words;
         this.source = source;
+        this.turn = turn;
         this.context = context;
     }
 
     /** Passes the scope's gate when subscribed to. */
     static <T> Mono<T> through(Scope scope, String words, Supplier<? extends Publisher<? extends T>> source) {
+        return opened(scope, (session, context) -> enter(scope, session.gate(), words, source, null, context));
+    }
+
+    /** Passes the scope's gate when subscribed to, and lets the work know whether somebody still waits for it. */
+    static <T> Mono<T> inTurn(
+            Scope scope,
+            String words,
+            Function<Session, DriverTurn> turns,
+            Function<? super DriverTurn, ? extends Publisher<? extends T>> work) {
+        return opened(scope, (session, context) -> {
+            DriverTurn turn = turns.apply(session);
+            return enter(scope, session.gate(), words, () -> work.apply(turn), turn, context);
+        });
+    }
+
+    private static <T> Mono<T> opened(Scope scope, BiFunction<Session, Context, Mono<T>> then) {
         return Mono.deferContextual(context -> {
             RuntimeException closed = scope.closedErrorIfEnded();
             if (closed != null) {
                 return Mono.error(closed);
             }
-            return scope.sessionFor(context)
-                    .open(context)
-                    .flatMap(session -> enter(scope, session.gate(), words, source, Context.of(context)));
+            return scope.sessionFor(context).open(context).flatMap(session -> then.apply(session, Context.of(context)));
         });
     }
 
     private static <T> Mono<T> enter(
-            Scope scope, Gate gate, String words, Supplier<? extends Publisher<? extends T>> source, Context context) {
+            Scope scope,
+            Gate gate,
+            String words,
+            Supplier<? extends Publisher<? extends T>> source,
+            @Nullable DriverTurn turn,
+            Context context) {
+        RuntimeException waitsForItself = DriverTurn.refusal(gate, context, words);
+        if (waitsForItself != null) {
+            return Mono.error(waitsForItself);
+        }
         ScopeWork work = scope.scopeFor(context).work();
         if (!work.begin()) {
             return Mono.error(scope::closedError);
         }
-        ControlExchange<T> exchange = new ControlExchange<>(scope, gate, words, source, context);
+        ControlExchange<T> exchange = new ControlExchange<>(scope, gate, words, source, turn, context);
         exchange.countedBy(work);
         gate.enter(exchange);
         return exchange.answer.asMono().doOnCancel(exchange::leave);
@@ -76,10 +108,29 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         return words;
     }
 
+    @Override
+    boolean holdsForOthers() {
+        return turn != null && turn.hasProgress();
+    }
+
+    @Override
+    @Nullable
+    Pause pause() {
+        return turn == null ? null : turn.pause(this);
+    }
+
     private void leave() {
         left = true;
         if (withdraw()) {
             gate.withdrawn();
+        } else {
+            tellTurn();
+        }
+    }
+
+    private void tellTurn() {
+        if (turn != null) {
+            tell(turn::leave);
         }
     }
 
@@ -112,6 +163,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     void abandon(RuntimeException error) {
         left = true;
         tell(() -> answer.tryEmitError(error));
+        tellTurn();
     }
 
     @Override

@@ -35,6 +35,11 @@ final class ExecuteFlux extends Flux<Result> {
             session.open(actual.currentContext()).flatMapMany(opened -> this).subscribe(actual);
             return;
         }
+        RuntimeException waitsForItself = DriverTurn.refusal(gate, actual.currentContext(), sql);
+        if (waitsForItself != null) {
+            Operators.error(actual, waitsForItself);
+            return;
+        }
         if (!innermost.work().begin()) {
             Operators.error(actual, innermost.closedError());
             return;

@@ -58,6 +58,7 @@ final class Exit {
         return quiesce()
                 .then(Mono.defer(this::endTransaction))
                 .then(Mono.defer(this::restoreAutoCommit))
+                .then(Mono.defer(this::runEndSteps))
                 .then(Mono.defer(this::undoSettings))
                 .then(Mono.defer(this::requireAlive))
                 .onErrorResume(this::stepFailed)
@@ -162,6 +163,13 @@ final class Exit {
             return bounded(() -> connection.setAutoCommit(true), () -> "Auto-commit could not be restored")
                     .then(Mono.defer(() -> connection.isAutoCommit() ? Mono.empty() : condemned()));
         }));
+    }
+
+    private Mono<Void> runEndSteps() {
+        return session.endSteps().isEmpty()
+                ? Mono.empty()
+                : session.endSteps()
+                        .run(connection, (what, action) -> bounded(() -> action, () -> what + " was not answered"));
     }
 
     private Mono<Void> undoSettings() {

@@ -29,6 +29,9 @@ public final class ScopeOptions {
     private final Duration maxIdle;
     private final Duration statementTimeout;
     private final Duration lockWaitTimeout;
+    private final Duration cancelGrace;
+    private final boolean holdableCursors;
+    private final boolean transactionPooling;
     private final SessionSettings settings;
     private final List<ScopeListener> listeners;
 
@@ -44,6 +47,9 @@ public final class ScopeOptions {
         this.maxIdle = draft.maxIdle;
         this.statementTimeout = draft.statementTimeout;
         this.lockWaitTimeout = draft.lockWaitTimeout;
+        this.cancelGrace = draft.cancelGrace;
+        this.holdableCursors = draft.holdableCursors;
+        this.transactionPooling = draft.transactionPooling;
         this.settings = draft.settings;
         this.listeners = draft.listeners;
     }
@@ -62,6 +68,9 @@ public final class ScopeOptions {
         private Duration maxIdle = Duration.ZERO;
         private Duration statementTimeout = Duration.ZERO;
         private Duration lockWaitTimeout = Duration.ZERO;
+        private Duration cancelGrace = Duration.ofMillis(20);
+        private boolean holdableCursors;
+        private boolean transactionPooling;
         private SessionSettings settings = SessionSettings.none();
         private List<ScopeListener> listeners = List.of();
     }
@@ -79,6 +88,9 @@ public final class ScopeOptions {
         draft.maxIdle = maxIdle;
         draft.statementTimeout = statementTimeout;
         draft.lockWaitTimeout = lockWaitTimeout;
+        draft.cancelGrace = cancelGrace;
+        draft.holdableCursors = holdableCursors;
+        draft.transactionPooling = transactionPooling;
         draft.settings = settings;
         draft.listeners = listeners;
         change.accept(draft);
@@ -88,7 +100,8 @@ public final class ScopeOptions {
     /**
      * Returns the default options: named after the method that assembles the scope, an acquire timeout of 30 seconds, a
      * release timeout of 5 seconds, a hook timeout of 30 seconds, at most 10,000 buffered rows and 64 statements in flight, no
-     * leak detection, no time limits, no session settings, no listener.
+     * leak detection, no time limits, a cancel grace of 20 milliseconds, no holdable cursors, no transaction pooling, no
+     * session settings, no listener.
      *
      * @return the defaults
      */
@@ -244,6 +257,45 @@ public final class ScopeOptions {
     }
 
     /**
+     * Says how long a statement that nobody waits for any more may go on, before the database is asked to cancel it: after
+     * a cancel, an error or a time limit, and in a shutdown. Only databases whose dialect can do it are asked (PostgreSQL);
+     * a statement in a transaction that goes on is never cancelled, because that would abort the transaction.
+     *
+     * @param cancelGrace how long; zero to ask at once; 20 milliseconds by default. A very long one never asks, so that
+     *     what a statement still sends is read and thrown away.
+     * @return a copy with that grace
+     * @throws IllegalArgumentException if it is negative
+     */
+    public ScopeOptions withCancelGrace(Duration cancelGrace) {
+        return with(draft -> draft.cancelGrace = notNegative(cancelGrace, "cancelGrace"));
+    }
+
+    /**
+     * Reads a query with a {@linkplain io.r2dbc.spi.Statement#fetchSize fetch size} through a cursor outside a
+     * transaction, too. The database computes the whole result of such a query and stores it before it gives the first row
+     * (PostgreSQL: {@code WITH HOLD}); the cursor is closed at its end, or else at the scope's exit. Without this, only a
+     * query inside a transaction is read through a cursor, and outside the driver's own fetch size serves.
+     *
+     * @param holdableCursors whether to; {@code false} by default
+     * @return a copy that does or does not
+     */
+    public ScopeOptions withHoldableCursors(boolean holdableCursors) {
+        return with(draft -> draft.holdableCursors = holdableCursors);
+    }
+
+    /**
+     * Says that something between the driver and the database hands out the database's sessions for one transaction at a
+     * time, such as PgBouncer with {@code pool_mode = transaction}. What needs the same session for longer than a transaction
+     * is refused with an error then, instead of acting on somebody else's session.
+     *
+     * @param transactionPooling whether there is; {@code false} by default
+     * @return a copy that knows it
+     */
+    public ScopeOptions withTransactionPooling(boolean transactionPooling) {
+        return with(draft -> draft.transactionPooling = transactionPooling);
+    }
+
+    /**
      * Sets what the database keeps for each connection, such as a role, a search path or a tenant, for the length of the
      * scope. A scope that would join one that runs under other values fails with {@link ScopePropagationException}.
      *
@@ -368,6 +420,33 @@ public final class ScopeOptions {
     }
 
     /**
+     * Returns how long a statement that nobody waits for may go on.
+     *
+     * @return the grace
+     */
+    public Duration cancelGrace() {
+        return cancelGrace;
+    }
+
+    /**
+     * Returns whether queries with a fetch size are read through a cursor outside a transaction, too.
+     *
+     * @return {@code true} if they are
+     */
+    public boolean holdableCursors() {
+        return holdableCursors;
+    }
+
+    /**
+     * Returns whether the database's sessions are handed out for one transaction at a time.
+     *
+     * @return {@code true} if they are
+     */
+    public boolean transactionPooling() {
+        return transactionPooling;
+    }
+
+    /**
      * Returns the session settings.
      *
      * @return the settings
@@ -391,7 +470,9 @@ public final class ScopeOptions {
                 + releaseTimeout + ", hookTimeout=" + hookTimeout + ", maxBufferedRows=" + maxBufferedRows
                 + ", maxStatementsInFlight=" + maxStatementsInFlight + ", leakThreshold=" + leakThreshold + ", maxHold="
                 + maxHold + ", maxIdle=" + maxIdle + ", statementTimeout=" + statementTimeout + ", lockWaitTimeout="
-                + lockWaitTimeout + ", settings=" + settings + ", listeners=" + listeners.size() + "]";
+                + lockWaitTimeout + ", cancelGrace=" + cancelGrace + ", holdableCursors=" + holdableCursors
+                + ", transactionPooling=" + transactionPooling + ", settings=" + settings + ", listeners="
+                + listeners.size() + "]";
     }
 
     static Duration positive(Duration value, String parameter) {

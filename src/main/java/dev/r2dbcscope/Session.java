@@ -61,6 +61,7 @@ final class Session {
 
     private final SettingChanges changes;
     private final AppliedSettings settings;
+    private final EndSteps endSteps = new EndSteps();
     private final @Nullable TimeLimits limits;
     private final AbortReason abortReason = new AbortReason();
 
@@ -440,6 +441,15 @@ final class Session {
 
     AppliedSettings settings() {
         return settings;
+    }
+
+    EndSteps endSteps() {
+        return endSteps;
+    }
+
+    /** Whether its statements belong to a transaction: its own, or one that was begun through its handles. */
+    boolean isInTransaction() {
+        return isTransactional() || userTransaction.get() != null;
     }
 
     /** What stands still while nothing is being done with the connection, or {@code null} if something is. */
