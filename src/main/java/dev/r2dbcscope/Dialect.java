@@ -137,6 +137,15 @@ public interface Dialect {
     }
 
     /**
+     * How the database reads a query through a server-side cursor, for statements with a fetch size.
+     *
+     * @return how it does, or {@code null} if the driver's own fetch size serves everywhere
+     */
+    default @Nullable Cursors cursors() {
+        return null;
+    }
+
+    /**
      * Whether an error says that the database ends the connection, or that it is lost already. The connection may look
      * alive until its socket closes, but it is not given to anybody else, and a COMMIT that fails like this has an unknown
      * outcome.

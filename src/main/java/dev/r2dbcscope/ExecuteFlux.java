@@ -13,12 +13,20 @@ final class ExecuteFlux extends Flux<Result> {
     private final String sql;
     private final boolean hasManyBindings;
     private final Publisher<? extends Result> driver;
+    private final boolean counted;
 
-    ExecuteFlux(Scope scope, String sql, boolean hasManyBindings, Publisher<? extends Result> driver) {
+    /**
+     * An execution.
+     *
+     * @param counted whether it is work of the scope that waits for an answer, see {@link ScopeWork}, and not a part of what
+     *     has been answered already
+     */
+    ExecuteFlux(Scope scope, String sql, boolean hasManyBindings, Publisher<? extends Result> driver, boolean counted) {
         this.scope = scope;
         this.sql = sql;
         this.hasManyBindings = hasManyBindings;
         this.driver = driver;
+        this.counted = counted;
     }
 
     @Override
@@ -40,12 +48,14 @@ final class ExecuteFlux extends Flux<Result> {
             Operators.error(actual, waitsForItself);
             return;
         }
-        if (!innermost.work().begin()) {
+        if (counted && !innermost.work().begin()) {
             Operators.error(actual, innermost.closedError());
             return;
         }
         ResultExchange exchange = new ResultExchange(scope, gate, sql, hasManyBindings, driver, actual);
-        exchange.countedBy(innermost.work());
+        if (counted) {
+            exchange.countedBy(innermost.work());
+        }
         actual.onSubscribe(exchange);
         if (!exchange.isCancelled()) {
             gate.enter(exchange);

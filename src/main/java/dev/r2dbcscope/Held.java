@@ -3,6 +3,8 @@ package dev.r2dbcscope;
 import java.util.concurrent.atomic.AtomicReference;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Flux;
+import reactor.core.publisher.Operators;
+import reactor.util.context.Context;
 
 /**
  * Something that is derived from a segment of a result and needs the segment to stay valid until it is released.
@@ -23,6 +25,15 @@ final class Held<T> {
     @SuppressWarnings("rawtypes")
     static <T> Flux<T> releaseDiscarded(Flux<T> flux) {
         return flux.doOnDiscard(Held.class, Held::release);
+    }
+
+    /** Throws a value away, and releases it if it is held. */
+    static void discard(Object value, Context context) {
+        if (value instanceof Held<?> held) {
+            held.release();
+        } else {
+            Operators.onDiscard(value, context);
+        }
     }
 
     T value() {

@@ -24,9 +24,10 @@ public final class NestedReadOverflowException extends ScopeException {
         super(
                 "The result of \"" + openSql + "\" has more than " + maxBufferedRows
                         + " rows that its subscriber has not asked for, while \"" + waitingSql
-                        + "\" waits behind it on the same connection; read it in pages (LIMIT or a cursor), consume"
-                        + " it before the next statement, use another connection for one of the two, or raise"
-                        + " ScopeOptions.withMaxBufferedRows",
+                        + "\" waits behind it on the same connection; read it page by page (Statement.fetchSize, in a"
+                        + " transaction or with ScopeOptions.withHoldableCursors, where the database has cursors; or"
+                        + " LIMIT), consume it before the next statement, use another connection for one of the two, or"
+                        + " raise ScopeOptions.withMaxBufferedRows",
                 scope,
                 openSql,
                 null);

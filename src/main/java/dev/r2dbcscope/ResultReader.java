@@ -417,10 +417,6 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     }
 
     private void discard(T value) {
-        if (value instanceof Held<?> held) {
-            held.release();
-        } else {
-            Operators.onDiscard(value, context);
-        }
+        Held.discard(value, context);
     }
 }

@@ -8,6 +8,7 @@ import io.r2dbc.spi.RowMetadata;
 import java.util.Objects;
 import java.util.function.BiFunction;
 import java.util.function.Function;
+import java.util.function.LongSupplier;
 import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
@@ -26,6 +27,26 @@ interface ResultReading<T> {
 
     /** Maps segments that were kept because nobody read the result when it came. */
     Flux<T> kept(Flux<Held<Result.Segment>> segments);
+
+    /** The same of one page of a result, whose rows are counted. */
+    default ResultReading<T> counted(CountedResult.Counter counter) {
+        return new ResultReading<>() {
+            @Override
+            public Publisher<?> live(Result driver, ResultReader<T> reader) {
+                return ResultReading.this.live(new CountedResult(driver, counter), reader);
+            }
+
+            @Override
+            public Flux<T> kept(Flux<Held<Result.Segment>> segments) {
+                throw new IllegalStateException("A page is read when it comes");
+            }
+        };
+    }
+
+    /** Makes of what it makes of all pages what it makes of the whole; the count of all rows is known at their end. */
+    default Flux<T> paged(Flux<T> pages, LongSupplier rows) {
+        return pages;
+    }
 
     /** {@link Result#map(BiFunction)} of a result without a filter: the driver's fastest way. */
     static <T> ResultReading<T> rows(Scope scope, BiFunction<Row, RowMetadata, ? extends T> mapping) {
@@ -72,6 +93,11 @@ interface ResultReading<T> {
             public Flux<Long> kept(Flux<Held<Result.Segment>> segments) {
                 return sum(segments(null, ResultReading::updateCount).kept(segments));
             }
+
+            @Override
+            public Flux<Long> paged(Flux<Long> pages, LongSupplier rows) {
+                return sum(pages);
+            }
         };
     }
 
@@ -95,6 +121,12 @@ interface ResultReading<T> {
                     });
                     return value == ResultReader.NOTHING ? Mono.empty() : one(value);
                 });
+            }
+
+            @Override
+            public Flux<T> paged(Flux<T> pages, LongSupplier rows) {
+                return pages.concatWith(kept(
+                        Flux.defer(() -> Flux.just(new Held<>(new TotalCount(rows.getAsLong()), null)))));
             }
 
             @Override
@@ -182,6 +214,9 @@ interface ResultReading<T> {
             return reader.failed(e);
         }
     }
+
+    /** How many rows a result that was read in pages has: what the driver says of one that was not. */
+    record TotalCount(long value) implements Result.UpdateCount {}
 
     /** A call of a mapping function. */
     interface Mapping {

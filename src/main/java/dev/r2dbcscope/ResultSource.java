@@ -10,7 +10,7 @@ import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 
 /** A result of the driver, and who reads it: at most one, once. */
-final class ResultSource {
+final class ResultSource implements RowSource {
 
     private final ResultExchange exchange;
     private final Result driver;
@@ -22,12 +22,13 @@ final class ResultSource {
         this.driver = driver;
     }
 
-    Scope scope() {
+    @Override
+    public Scope scope() {
         return exchange.scope();
     }
 
-    /** Reads the result in the given way when subscribed to. */
-    <T> Flux<T> read(ResultReading<T> reading) {
+    @Override
+    public <T> Flux<T> read(ResultReading<T> reading) {
         return new Flux<>() {
             @Override
             public void subscribe(CoreSubscriber<? super T> actual) {
@@ -102,7 +103,7 @@ final class ResultSource {
         }
     }
 
-    private static IllegalStateException consumedTwice() {
+    static IllegalStateException consumedTwice() {
         return new IllegalStateException("The Result was already consumed; it can be read only once");
     }
 

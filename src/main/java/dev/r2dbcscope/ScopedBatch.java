@@ -32,6 +32,6 @@ final class ScopedBatch implements Batch {
     public Publisher<? extends Result> execute() {
         scope.requireOpen();
         String words = size > 1 ? first + "; and " + (size - 1) + " more" : String.valueOf(first);
-        return new ExecuteFlux(scope, words, false, delegate.execute());
+        return new ExecuteFlux(scope, words, false, delegate.execute(), true);
     }
 }

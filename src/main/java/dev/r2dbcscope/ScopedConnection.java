@@ -81,7 +81,7 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
             if (session.isTransactional()) {
                 return Mono.empty();
             }
-            return through("BEGIN", () -> claimTransaction() ? driver.get() : Mono.error(transactionIsTaken()))
+            return through("BEGIN", () -> claimTransaction() ? changing(driver) : Mono.error(transactionIsTaken()))
                     .doOnError(e -> forgetTransaction());
         });
     }
@@ -103,7 +103,8 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
             scope.requireOpen();
             return session.isTransactional()
                     ? Mono.empty()
-                    : through("COMMIT", delegate::commitTransaction).doOnTerminate(this::forgetTransaction);
+                    : through("COMMIT", () -> changing(delegate::commitTransaction))
+                            .doOnTerminate(this::forgetTransaction);
         });
     }
 
@@ -115,8 +116,14 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
                 session.rollbackOnly("code inside the scope called rollbackTransaction()", null);
                 return Mono.empty();
             }
-            return through("ROLLBACK", delegate::rollbackTransaction).doOnTerminate(this::forgetTransaction);
+            return through("ROLLBACK", () -> changing(delegate::rollbackTransaction))
+                    .doOnTerminate(this::forgetTransaction);
         });
+    }
+
+    private Publisher<Void> changing(Supplier<Publisher<Void>> transaction) {
+        session.transactionChanges();
+        return transaction.get();
     }
 
     private void forgetTransaction() {

@@ -15,18 +15,23 @@ import reactor.core.publisher.Flux;
 /** A result that a scope hands out: faithful to the driver's, but read through the scope's gate. */
 final class ScopedResult implements Result {
 
-    private final ResultSource source;
+    private final RowSource source;
     private final Scope scope;
     private final @Nullable Predicate<Segment> filter;
 
-    ScopedResult(ResultSource source) {
+    ScopedResult(RowSource source) {
         this(source, null);
     }
 
-    private ScopedResult(ResultSource source, @Nullable Predicate<Segment> filter) {
+    private ScopedResult(RowSource source, @Nullable Predicate<Segment> filter) {
         this.source = source;
         this.scope = source.scope();
         this.filter = filter;
+    }
+
+    /** What it is read from. */
+    RowSource source() {
+        return source;
     }
 
     @Override

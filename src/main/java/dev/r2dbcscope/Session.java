@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
 import org.jspecify.annotations.Nullable;
@@ -62,6 +63,8 @@ final class Session {
     private final SettingChanges changes;
     private final AppliedSettings settings;
     private final EndSteps endSteps = new EndSteps();
+    private final CursorNames cursorNames;
+    private final AtomicInteger transactions = new AtomicInteger();
     private final @Nullable TimeLimits limits;
     private final AbortReason abortReason = new AbortReason();
 
@@ -99,6 +102,7 @@ final class Session {
         this.budget = new RowBudget(options.maxBufferedRows());
         this.changes = new SettingChanges(outer == null ? null : outer.changes);
         this.settings = new AppliedSettings(this, outer == null ? null : outer.settings);
+        this.cursorNames = outer == null ? new CursorNames() : outer.cursorNames;
         this.limits = TimeLimits.of(this, options);
         this.report = new SessionReport(this);
         this.entry = new Entry(this);
@@ -445,6 +449,20 @@ final class Session {
 
     EndSteps endSteps() {
         return endSteps;
+    }
+
+    CursorNames cursorNames() {
+        return cursorNames;
+    }
+
+    /** How often a transaction was begun or ended through its handles. */
+    int transactions() {
+        return transactions.get();
+    }
+
+    /** A transaction is begun or ended through a handle just now: nothing else is in flight. */
+    void transactionChanges() {
+        transactions.incrementAndGet();
     }
 
     /** Whether its statements belong to a transaction: its own, or one that was begun through its handles. */

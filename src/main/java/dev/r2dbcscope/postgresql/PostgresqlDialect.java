@@ -1,5 +1,6 @@
 package dev.r2dbcscope.postgresql;
 
+import dev.r2dbcscope.Cursors;
 import dev.r2dbcscope.Dialect;
 import io.netty.util.ReferenceCounted;
 import io.r2dbc.postgresql.api.ErrorDetails;
@@ -100,6 +101,11 @@ public final class PostgresqlDialect implements Dialect {
     @Override
     public Publisher<Void> resetTimeouts(Connection connection) {
         return execute(connection, "RESET statement_timeout; RESET lock_timeout");
+    }
+
+    @Override
+    public Cursors cursors() {
+        return PostgresqlCursors.INSTANCE;
     }
 
     /**

@@ -1,0 +1,56 @@
+package dev.r2dbcscope.postgresql;
+
+import java.util.Locale;
+import java.util.Set;
+
+/**
+ * Tells which statements {@code DECLARE CURSOR} takes: one {@code SELECT}, {@code VALUES}, {@code TABLE} or {@code WITH} that
+ * changes nothing. A statement that is refused by the server aborts the transaction, so in doubt the answer is no.
+ */
+final class CursorQueries {
+
+    private static final Set<String> QUERIES = Set.of("select", "values", "table", "with");
+    private static final Set<String> CHANGES = Set.of("insert", "update", "delete", "merge");
+
+    private static final Set<String> LOCKS = Set.of("update", "no", "share", "key");
+
+    private CursorQueries() {}
+
+    /** Whether it is such a statement; a holdable cursor takes none that locks rows. */
+    static boolean canRead(String sql, boolean holdable) {
+        SqlTokens tokens = new SqlTokens(sql);
+        String before = "";
+        boolean first = true;
+        for (String token = tokens.next(); token != null; token = tokens.next()) {
+            String word = token.toLowerCase(Locale.ROOT);
+            if (first) {
+                if (word.equals("(")) {
+                    continue;
+                }
+                if (!QUERIES.contains(word)) {
+                    return false;
+                }
+                first = false;
+            } else if (word.equals(";")) {
+                return tokens.next() == null;
+            } else if (word.equals("into")
+                    || CHANGES.contains(word) && (before.equals("(") || before.equals(")"))
+                    || holdable && before.equals("for") && LOCKS.contains(word)) {
+                return false;
+            }
+            before = word;
+        }
+        return !first;
+    }
+
+    /** The statement without what ends it. */
+    static String withoutSemicolon(String sql) {
+        SqlTokens tokens = new SqlTokens(sql);
+        for (String token = tokens.next(); token != null; token = tokens.next()) {
+            if (token.equals(";")) {
+                return sql.substring(0, tokens.start());
+            }
+        }
+        return sql;
+    }
+}
