@@ -161,9 +161,7 @@ final class CursorRead<T> implements Subscription {
             if (next != null) {
                 emitted++;
                 deliver(next);
-                if (page.next == null && !(page.isDone() && page.isLast())) {
-                    page.next = fetch(false);
-                }
+                prefetch(page);
             } else if (!done || !page.buffer.isEmpty()) {
                 break;
             } else if (!turnPage(page, emitted != demand)) {
@@ -172,6 +170,13 @@ final class CursorRead<T> implements Subscription {
         }
         if (emitted != 0) {
             Operators.produced(REQUESTED, this, emitted);
+        }
+    }
+
+    /** A row of the page was delivered. */
+    private void prefetch(Page page) {
+        if (page.next == null && !ended && !(page.isDone() && page.isLast())) {
+            page.next = fetch(false);
         }
     }
 
@@ -394,10 +399,25 @@ final class CursorRead<T> implements Subscription {
             page.arrived(1, s);
         }
 
+        /** The short way is for a row that its subscriber waits for while nobody else is busy with this read. */
         @Override
         public void onNext(T value) {
-            page.buffer.offer(value);
-            run();
+            if (requested == 0 || !WIP.compareAndSet(CursorRead.this, 0, 1)) {
+                page.buffer.offer(value);
+                run();
+                return;
+            }
+            if (page == current && !ended && !cancelled && requested != 0 && page.buffer.isEmpty()) {
+                deliver(value);
+                Operators.produced(REQUESTED, CursorRead.this, 1);
+                prefetch(page);
+            } else {
+                page.buffer.offer(value);
+                turn();
+            }
+            if (WIP.decrementAndGet(CursorRead.this) != 0) {
+                loop();
+            }
         }
 
         @Override

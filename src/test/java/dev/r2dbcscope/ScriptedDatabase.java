@@ -54,6 +54,7 @@ final class ScriptedDatabase implements ConnectionFactory {
     private final AtomicInteger closed = new AtomicInteger();
     private volatile boolean forgetful;
     private volatile boolean knowsSettings;
+    private volatile boolean knowsCursors;
     private volatile @Nullable Scheduler scheduler;
     private volatile Runnable whenAskedForItsScheduler = () -> {};
 
@@ -72,6 +73,12 @@ final class ScriptedDatabase implements ConnectionFactory {
     /** Knows session settings from now on, as steps {@code "set key"}, {@code "set local key"} and {@code "restore key"}. */
     ScriptedDatabase knowingSettings() {
         knowsSettings = true;
+        return this;
+    }
+
+    /** Knows cursors from now on, as statements {@code "open"}, {@code "fetch"} and {@code "close cursor"}. */
+    ScriptedDatabase knowingCursors() {
+        knowsCursors = true;
         return this;
     }
 
@@ -178,6 +185,10 @@ final class ScriptedDatabase implements ConnectionFactory {
 
         boolean knowsSettings() {
             return knowsSettings;
+        }
+
+        boolean knowsCursors() {
+            return knowsCursors;
         }
 
         Mono<Void> step(String step) {

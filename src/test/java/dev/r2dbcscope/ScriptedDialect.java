@@ -14,7 +14,8 @@ public final class ScriptedDialect implements Dialect {
 
     @Override
     public boolean supports(Connection connection) {
-        return connection instanceof ScriptedDatabase.ScriptedConnection scripted && scripted.knowsSettings();
+        return connection instanceof ScriptedDatabase.ScriptedConnection scripted
+                && (scripted.knowsSettings() || scripted.knowsCursors());
     }
 
     @Override
@@ -41,6 +42,36 @@ public final class ScriptedDialect implements Dialect {
             settings.put("lock", lockWaitTimeout.toString());
         }
         return settings;
+    }
+
+    @Override
+    public Cursors cursors() {
+        return new Cursors() {
+            @Override
+            public boolean canRead(String sql, boolean holdable) {
+                return sql.startsWith("query");
+            }
+
+            @Override
+            public String open(Connection connection, String name, String sql, boolean holdable) {
+                return "open";
+            }
+
+            @Override
+            public String fetch(String name, int rows) {
+                return "fetch";
+            }
+
+            @Override
+            public String close(String name) {
+                return "close cursor";
+            }
+
+            @Override
+            public String closeAll() {
+                return "close all cursors";
+            }
+        };
     }
 
     private static Mono<Void> step(Connection connection, String step) {
