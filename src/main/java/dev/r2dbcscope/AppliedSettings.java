@@ -40,6 +40,16 @@ final class AppliedSettings {
 
     /** Finds the values; throws {@link SessionSettingException} if one cannot be found. */
     void resolve(ContextView context) {
+        if (!session.isTransactional()
+                && session.options().transactionPooling()
+                && !areNone(
+                        session.options().settings().isEmpty(),
+                        session.options().lockWaitTimeout())) {
+            throw TransactionPoolingException.session(
+                    "What a plain scope sets on its connection, be it session settings or timeouts,",
+                    "set it in a transaction, to which it is local",
+                    session.label());
+        }
         values = session.options().settings().resolve(context, session.label());
         if (outer != null && session.isSavepoint()) {
             outer.requireSameAs(values, session.label());
@@ -133,7 +143,11 @@ final class AppliedSettings {
     }
 
     private boolean areNone(Duration lockWait) {
-        return values.isEmpty()
+        return areNone(values.isEmpty(), lockWait);
+    }
+
+    private boolean areNone(boolean noValues, Duration lockWait) {
+        return noValues
                 && lockWait.isZero()
                 && session.options().statementTimeout().isZero();
     }

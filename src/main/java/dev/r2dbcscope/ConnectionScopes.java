@@ -215,6 +215,23 @@ public final class ConnectionScopes {
         return transaction().flux(ScopeBody.closure(Objects.requireNonNull(function, "function")));
     }
 
+    /**
+     * Runs a function with a connection that is not shared with any scope around it, and emits what the function returns.
+     * For what must not meet other statements, nor be ended with a transaction, such as an endless subscription; where a
+     * transaction is to be independent of the one around it, {@link Propagation#REQUIRES_NEW} is the choice.
+     *
+     * <p><em>Lifetime</em> and <em>endings:</em> as {@link #withConnectionMany}. A scope that is subscribed to inside another
+     * one, and cannot get a second connection because scopes that wait hold them all, fails with {@link
+     * NestedAcquireDeadlockException}.
+     *
+     * @param function uses the connection; all of its work must be part of the publisher that it returns
+     * @param <T> the type of the elements
+     * @return a {@code Flux} with a scope and a connection for each subscription
+     */
+    public <T> Flux<T> withOwnConnectionMany(Function<? super Connection, ? extends Publisher<? extends T>> function) {
+        return this.<T>withConnectionMany(function).contextWrite(root::apart);
+    }
+
     // operators ------------------------------------------------------------------------------------------------------
 
     /**
@@ -348,6 +365,25 @@ public final class ConnectionScopes {
     public Mono<Void> drain(Duration timeout) {
         Duration bound = ScopeOptions.positive(timeout, "timeout");
         return root.live().drain(bound, ScopeLabel.here("drain"));
+    }
+
+    /**
+     * Completes when a shutdown by {@link #drain} begins, over all variants: for scopes that would otherwise never end, such
+     * as those of endless subscriptions, to end by themselves.
+     *
+     * @return completes then, or at once if it has begun
+     */
+    public Mono<Void> draining() {
+        return root.live().draining();
+    }
+
+    /**
+     * Returns the options of this variant.
+     *
+     * @return the options
+     */
+    public ScopeOptions options() {
+        return options;
     }
 
     @Override

@@ -146,6 +146,18 @@ public interface Dialect {
     }
 
     /**
+     * Finds out whether the driver keeps prepared statements on the database's session under names, which it must not where
+     * the database's sessions are handed out for one transaction at a time. The connection is idle and outside a transaction;
+     * it is asked once.
+     *
+     * @param connection the connection as the factory delivered it
+     * @return emits {@code true} if it does, or {@code null} if that cannot be found out
+     */
+    default @Nullable Publisher<Boolean> keepsPreparedStatements(Connection connection) {
+        return null;
+    }
+
+    /**
      * Whether an error says that the database ends the connection, or that it is lost already. The connection may look
      * alive until its socket closes, but it is not given to anybody else, and a COMMIT that fails like this has an unknown
      * outcome.

@@ -4,6 +4,7 @@ import io.r2dbc.spi.Connection;
 import java.util.Objects;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
@@ -20,7 +21,7 @@ import reactor.util.context.Context;
  * being ended, {@link #left} completes; the work is then to come to its end as fast as the driver allows it safely. The scope
  * waits for that for as long as its release timeout, and destroys the connection after it.
  *
- * <p>Methods may be called on any thread, but only until the work has ended, except {@link #atEnd} and {@link #condemn}, which
+ * <p>Methods may be called on any thread, but only until the work has ended, except {@link #atEnd}, {@link #condemn} and {@link #destroyAtEnd}, which
  * may be called until the scope has ended.
  */
 public final class DriverTurn {
@@ -28,11 +29,13 @@ public final class DriverTurn {
     private final Session session;
     private final Gate gate;
     private final Connection connection;
+    private final String what;
     private final Sinks.Empty<Void> left = Sinks.empty();
     private volatile @Nullable LongSupplier progress;
 
-    private DriverTurn(Session session) {
+    private DriverTurn(Session session, String what) {
         this.session = session;
+        this.what = what;
         this.gate = session.gate();
         this.connection = session.connection();
     }
@@ -53,7 +56,7 @@ public final class DriverTurn {
         Objects.requireNonNull(work, "work");
         Objects.requireNonNull(what, "what");
         Scope scope = scoped(connection).scope();
-        return ControlExchange.inTurn(scope, what, session -> new DriverTurn(session), work);
+        return ControlExchange.inTurn(scope, what, session -> new DriverTurn(session, what), work);
     }
 
     /**
@@ -174,6 +177,53 @@ public final class DriverTurn {
      */
     public void atEnd(String what, Function<? super Connection, ? extends Publisher<?>> step) {
         session.endSteps().add(what, step);
+    }
+
+    /**
+     * The connection serves until the end of the scope, and is destroyed then instead of returned, for what cannot be undone
+     * for the next borrower. Unlike {@link #condemn} this is no failure, and everything else goes on as usual.
+     */
+    public void destroyAtEnd() {
+        session.spend();
+    }
+
+    /**
+     * Keeps something for the length of the scope, such as a count of what is to be undone at its end.
+     *
+     * @param type what it is, of which there is one for each session: a scope and those that join it have the same one, a
+     *     transaction inside a plain scope and a savepoint have their own
+     * @param first makes it when it is asked for first; must neither block nor use this turn
+     * @param <T> its type
+     * @return the one that is kept
+     */
+    public <T> T kept(Class<T> type, Supplier<? extends T> first) {
+        return session.endSteps().kept(Objects.requireNonNull(type, "type"), Objects.requireNonNull(first, "first"));
+    }
+
+    /**
+     * Refuses what lasts as long as a transaction if there is none. Asks the driver as well, which knows of a transaction
+     * that SQL text began.
+     *
+     * @throws TransactionRequiredException if there is none
+     */
+    public void requireTransaction() {
+        if (!isInTransaction() && connection.isAutoCommit()) {
+            throw new TransactionRequiredException(what, session.label());
+        }
+    }
+
+    /**
+     * Refuses what needs the same database session for longer than a transaction, if the scope's options say that there is
+     * none.
+     *
+     * @param instead what to do instead, for the error
+     * @throws TransactionPoolingException under {@link ScopeOptions#withTransactionPooling}
+     */
+    public void requireSession(String instead) {
+        Objects.requireNonNull(instead, "instead");
+        if (options().transactionPooling()) {
+            throw TransactionPoolingException.session(what, instead, session.label());
+        }
     }
 
     void leave() {

@@ -2,9 +2,13 @@ package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.function.Function;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -13,6 +17,7 @@ import reactor.core.publisher.Mono;
 final class EndSteps {
 
     private final List<Step> steps = new ArrayList<>();
+    private @Nullable Map<Class<?>, Object> kept;
 
     private record Step(String what, Function<? super Connection, ? extends Publisher<?>> action) {}
 
@@ -27,6 +32,16 @@ final class EndSteps {
         Objects.requireNonNull(action, "step");
         synchronized (steps) {
             steps.add(0, new Step(what, action));
+        }
+    }
+
+    /** What is kept for the length of the session under a type; made when it is first asked for. */
+    <T> T kept(Class<T> type, Supplier<? extends T> first) {
+        synchronized (steps) {
+            if (kept == null) {
+                kept = new HashMap<>();
+            }
+            return type.cast(kept.computeIfAbsent(type, absent -> first.get()));
         }
     }
 

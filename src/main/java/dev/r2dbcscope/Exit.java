@@ -214,7 +214,7 @@ final class Exit {
     /** Calls the release exactly once, before or after the destruction. */
     private Mono<Void> giveBack() {
         session.decided(transactionOutcome());
-        return failure == null
+        return failure == null && !session.isSpent()
                 ? release().onErrorResume(this::releaseFailed)
                 : destroy().then(Mono.defer(this::release)).onErrorResume(this::alsoFailed);
     }
@@ -234,6 +234,9 @@ final class Exit {
     }
 
     private Mono<Void> alsoFailed(Throwable e) {
+        if (failure == null) {
+            failure = e;
+        }
         suppress(failure, e);
         return Mono.empty();
     }
@@ -243,7 +246,7 @@ final class Exit {
             session.report().releaseFailed(failure);
             suppress(error != null ? error : commitError, failure);
         }
-        session.closed(outcome, transactionOutcome(), error, commitError, failure != null);
+        session.closed(outcome, transactionOutcome(), error, commitError, failure != null || session.isSpent());
         return commitError == null ? Mono.empty() : Mono.error(commitError);
     }
 

@@ -18,6 +18,7 @@ final class LiveScopes {
     private final ConcurrentHashMap<Long, Session> live = new ConcurrentHashMap<>();
     private final Set<Session> abandoned = ConcurrentHashMap.newKeySet();
     private final Set<Session> finishing = ConcurrentHashMap.newKeySet();
+    private final Sinks.Empty<Void> drainBegan = Sinks.empty();
     private final Sinks.Empty<Void> drained = Sinks.empty();
     private volatile boolean draining;
 
@@ -71,6 +72,10 @@ final class LiveScopes {
                 .toList();
     }
 
+    Mono<Void> draining() {
+        return drainBegan.asMono();
+    }
+
     boolean isDraining() {
         return draining;
     }
@@ -84,6 +89,7 @@ final class LiveScopes {
     Mono<Void> drain(Duration timeout, ScopeLabel label) {
         return Mono.defer(() -> {
             draining = true;
+            drainBegan.tryEmitEmpty();
             checkDrained();
             return drained.asMono()
                     .timeout(

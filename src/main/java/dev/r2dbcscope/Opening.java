@@ -4,7 +4,7 @@ import io.r2dbc.spi.Connection;
 import reactor.core.publisher.Mono;
 
 /**
- * Makes a connection ready for a scope: rolls back what somebody left open on it, begins the transaction or sets the
+ * Makes a connection ready for a scope: rolls back what somebody left open on it, checks that it may be shared, begins the transaction or sets the
  * savepoint, and makes the session settings.
  *
  * <p>Nothing else is sent meanwhile, so the driver's own idea of the transaction status, which r2dbc-postgresql consults
@@ -21,7 +21,13 @@ final class Opening {
     }
 
     Mono<Void> run() {
-        return Mono.defer(this::clean).then(Mono.defer(this::begin));
+        return Mono.defer(this::clean).then(Mono.defer(this::check)).then(Mono.defer(this::begin));
+    }
+
+    private Mono<Void> check() {
+        return session.options().transactionPooling() && !session.isNested()
+                ? session.root().statementCacheCheck().run(session, connection)
+                : Mono.empty();
     }
 
     private Mono<Void> clean() {

@@ -18,6 +18,9 @@ final class ScopeLabel {
     private static final Set<String> OWN_CLASSES =
             Set.of(ScopeLabel.class.getName(), ConnectionScopes.class.getName(), CurrentScope.class.getName());
 
+    /** Packages that open scopes on behalf of whoever calls them. */
+    private static final String OWN_PACKAGES = ScopeLabel.class.getPackageName() + ".postgresql.";
+
     private final @Nullable String name;
     private final StackWalker.@Nullable StackFrame site;
 
@@ -53,7 +56,10 @@ final class ScopeLabel {
     private static StackWalker.@Nullable StackFrame assemblySite(Stream<StackWalker.StackFrame> frames) {
         Predicate<StackWalker.StackFrame> internal = frame -> {
             String type = frame.getClassName();
-            return type.startsWith("reactor.core.") || type.startsWith("java.") || OWN_CLASSES.contains(type);
+            return type.startsWith("reactor.core.")
+                    || type.startsWith("java.")
+                    || type.startsWith(OWN_PACKAGES)
+                    || OWN_CLASSES.contains(type);
         };
         return frames.dropWhile(internal).findFirst().orElse(null);
     }

@@ -94,6 +94,11 @@ public final class ScopeOptions {
         draft.settings = settings;
         draft.listeners = listeners;
         change.accept(draft);
+        if (draft.holdableCursors && draft.transactionPooling) {
+            throw new IllegalArgumentException(
+                    "holdableCursors and transactionPooling exclude each other: a cursor that"
+                            + " outlives its transaction needs a database session of its own");
+        }
         return new ScopeOptions(draft);
     }
 
@@ -278,6 +283,8 @@ public final class ScopeOptions {
      *
      * @param holdableCursors whether to; {@code false} by default
      * @return a copy that does or does not
+     * @throws IllegalArgumentException together with {@link #withTransactionPooling}: such a cursor needs a database session
+     *     of its own
      */
     public ScopeOptions withHoldableCursors(boolean holdableCursors) {
         return with(draft -> draft.holdableCursors = holdableCursors);
@@ -286,10 +293,26 @@ public final class ScopeOptions {
     /**
      * Says that something between the driver and the database hands out the database's sessions for one transaction at a
      * time, such as PgBouncer with {@code pool_mode = transaction}. What needs the same session for longer than a transaction
-     * is refused with an error then, instead of acting on somebody else's session.
+     * is refused with {@link TransactionPoolingException} then, instead of acting on somebody else's session:
+     *
+     * <ul>
+     *   <li>session settings, a statement timeout or a lock wait timeout of a plain scope; in a transaction they are local to
+     *       it, and remain possible;
+     *   <li>{@code setStatementTimeout}, {@code setLockWaitTimeout} and {@code setTransactionIsolationLevel} of the SPI's
+     *       {@code Connection}, which outlive a transaction; {@link TransactionOptions} and these options have the same for
+     *       one transaction;
+     *   <li>locks and notifications of the database's session;
+     *   <li>a driver that keeps prepared statements on the session under names of its own, which other clients' may have as
+     *       well: the wrong one would run. With r2dbc-postgresql configure {@code preparedStatementCacheQueries(0)}. It is
+     *       found out with one short statement for each physical connection.
+     * </ul>
+     *
+     * <p>What SQL text does, such as a {@code SET} of one's own, is not looked at. All scopes of a connection factory should
+     * have the same value here: one that joins another is as that one is.
      *
      * @param transactionPooling whether there is; {@code false} by default
      * @return a copy that knows it
+     * @throws IllegalArgumentException together with {@link #withHoldableCursors}
      */
     public ScopeOptions withTransactionPooling(boolean transactionPooling) {
         return with(draft -> draft.transactionPooling = transactionPooling);

@@ -26,6 +26,7 @@ final class ScopeRoot {
     private final LiveScopes live = new LiveScopes();
     private final FactorySupply supply;
     private final Pool pool;
+    private final StatementCacheCheck statementCacheCheck = new StatementCacheCheck();
 
     /** Scopes of the same database find each other in the Context: by the identity of the innermost factory. */
     private record Key(ConnectionFactory factory) {
@@ -61,6 +62,15 @@ final class ScopeRoot {
 
     Pool pool() {
         return pool;
+    }
+
+    StatementCacheCheck statementCacheCheck() {
+        return statementCacheCheck;
+    }
+
+    /** A Context in which scopes of this factory find none that they could join. */
+    Context apart(Context context) {
+        return context.delete(key);
     }
 
     /** The innermost scope of this factory. */

@@ -187,7 +187,7 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> setTransactionIsolationLevel(IsolationLevel isolationLevel) {
-        return through("setting the isolation level", () -> {
+        return set("setting the isolation level", "TransactionOptions.withIsolation", () -> {
             session.changes().isolation(delegate);
             return delegate.setTransactionIsolationLevel(isolationLevel);
         });
@@ -195,15 +195,18 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> setLockWaitTimeout(Duration timeout) {
-        return through("setting the lock wait timeout", () -> {
-            session.changes().lockWaitTimeout(timeout);
-            return delegate.setLockWaitTimeout(timeout);
-        });
+        return set(
+                "setting the lock wait timeout",
+                "TransactionOptions.withLockWaitTimeout or ScopeOptions.withLockWaitTimeout",
+                () -> {
+                    session.changes().lockWaitTimeout(timeout);
+                    return delegate.setLockWaitTimeout(timeout);
+                });
     }
 
     @Override
     public Publisher<Void> setStatementTimeout(Duration timeout) {
-        return through("setting the statement timeout", () -> {
+        return set("setting the statement timeout", "ScopeOptions.withStatementTimeout", () -> {
             session.changes().statementTimeout(timeout);
             return delegate.setStatementTimeout(timeout);
         });
@@ -246,6 +249,14 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     @Override
     public String toString() {
         return "ScopedConnection[" + scope.label() + ", " + delegate + "]";
+    }
+
+    /** The SPI's setters outlive the transaction, and are taken back after it. */
+    private Mono<Void> set(String words, String instead, Supplier<? extends Publisher<Void>> driver) {
+        return Mono.defer(() -> session.options().transactionPooling() && scope.closedErrorIfEnded() == null
+                ? Mono.error(TransactionPoolingException.session(
+                        words, "use " + instead + ", which is local to a transaction", scope.label()))
+                : through(words, driver));
     }
 
     private Mono<Void> through(String words, Supplier<? extends Publisher<Void>> driver) {

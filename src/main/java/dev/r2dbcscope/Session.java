@@ -78,6 +78,7 @@ final class Session {
     private volatile boolean begun;
     private volatile boolean condemned;
     private volatile boolean dying;
+    private volatile boolean spent;
     private volatile boolean quiet;
     private volatile @Nullable Throwable openingError;
     private volatile @Nullable Throwable commitError;
@@ -311,6 +312,18 @@ final class Session {
     /** It is not known whether the transaction has begun: the exit will destroy the connection. */
     void condemnUnopened() {
         condemned = true;
+    }
+
+    /** The connection is not to be returned when it is given back, but to be destroyed. */
+    void spend() {
+        spent = true;
+        if (outer != null) {
+            outer.spend();
+        }
+    }
+
+    boolean isSpent() {
+        return spent && outer == null;
     }
 
     /** A transaction was begun, or may have been. */

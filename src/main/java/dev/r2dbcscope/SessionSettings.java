@@ -146,6 +146,10 @@ public final class SessionSettings {
         return name;
     }
 
+    boolean isEmpty() {
+        return values.isEmpty();
+    }
+
     /** Finds the values for one scope; throws {@link SessionSettingException} if one cannot be found. */
     Map<String, String> resolve(ContextView context, ScopeLabel label) {
         if (values.isEmpty()) {

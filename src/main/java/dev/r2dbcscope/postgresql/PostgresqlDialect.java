@@ -47,6 +47,11 @@ public final class PostgresqlDialect implements Dialect {
         return SettingStatement.restore(connection, former);
     }
 
+    @Override
+    public Publisher<Boolean> keepsPreparedStatements(Connection connection) {
+        return PreparedStatementProbe.run(connection);
+    }
+
     /** The driver ignores the lock wait timeout of a transaction definition, and knows no timeouts local to a transaction. */
     @Override
     public Map<String, String> timeoutSettings(Duration statementTimeout, Duration lockWaitTimeout) {
