@@ -192,7 +192,7 @@ public final class DriverTurn {
      *
      * @param type what it is, of which there is one for each session: a scope and those that join it have the same one, a
      *     transaction inside a plain scope and a savepoint have their own
-     * @param first makes it when it is asked for first; must neither block nor use this turn
+     * @param first makes it when it is asked for first; must not block
      * @param <T> its type
      * @return the one that is kept
      */
