@@ -37,9 +37,14 @@ final class NetworkProxy implements AutoCloseable {
     private volatile String awaited = "";
 
     NetworkProxy(int serverPort) {
+        this(serverPort, 0);
+    }
+
+    /** Listens where another one did before; zero is a free port. */
+    NetworkProxy(int serverPort, int port) {
         this.serverPort = serverPort;
         try {
-            listener = new ServerSocket(0, 50, InetAddress.getLoopbackAddress());
+            listener = new ServerSocket(port, 50, InetAddress.getLoopbackAddress());
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }

@@ -4,6 +4,7 @@ import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Readable;
 import java.util.UUID;
+import java.util.concurrent.ThreadLocalRandom;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
@@ -23,7 +24,8 @@ final class PreparedStatementProbe {
 
     static Mono<Boolean> run(Connection connection) {
         return Flux.defer(() -> {
-                    String token = UUID.randomUUID().toString();
+                    ThreadLocalRandom random = ThreadLocalRandom.current();
+                    String token = new UUID(random.nextLong(), random.nextLong()).toString();
                     return Flux.from(connection
                             .createStatement("select pg_catalog.count(*) from pg_catalog.pg_prepared_statements"
                                     + " where pg_catalog.strpos(statement, $1) > 0 /* " + token + " */")
