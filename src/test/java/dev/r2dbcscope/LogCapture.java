@@ -22,6 +22,11 @@ final class LogCapture extends AppenderBase<ILoggingEvent> implements BeforeEach
         return lines;
     }
 
+    /** Forgets what a test expected. */
+    void clear() {
+        lines.clear();
+    }
+
     @Override
     protected void append(ILoggingEvent event) {
         lines.add(event.getLevel() + " " + event.getFormattedMessage());
