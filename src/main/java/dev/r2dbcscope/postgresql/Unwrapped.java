@@ -16,7 +16,7 @@ final class Unwrapped {
         if (driver == null) {
             throw new UnsupportedOperationException(
                     "This needs r2dbc-postgresql, but the connection is another driver's: "
-                            + connection.getMetadata().getDatabaseProductName());
+                            + connection.getClass().getName());
         }
         return driver;
     }
