@@ -33,7 +33,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private @Nullable Subscription subscription;
     private volatile boolean left;
     private long startedAt;
-    private boolean done;
+    private volatile boolean done;
 
     private ControlExchange(
             Scope scope,
@@ -128,6 +128,12 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         }
     }
 
+    private void endTurn() {
+        if (turn != null) {
+            turn.ended();
+        }
+    }
+
     private void tellTurn() {
         if (turn != null) {
             tell(turn::leave);
@@ -161,6 +167,9 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     @Override
     void abandon(RuntimeException error) {
+        if (done) {
+            return; // its own answer is on its way, and may be the reason
+        }
         left = true;
         tell(() -> answer.tryEmitError(error));
         tellTurn();
@@ -194,6 +203,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         done = true;
         gate.owner().databaseFailed(error);
         Throwable shown = gate.owner().shown(error, words, System.nanoTime() - startedAt);
+        endTurn();
         gate.ended(this);
         tell(() -> answer.tryEmitError(shown));
     }
@@ -202,6 +212,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     public void onComplete() {
         if (!done) {
             done = true;
+            endTurn();
             gate.ended(this);
             tell(answer::tryEmitEmpty);
         }

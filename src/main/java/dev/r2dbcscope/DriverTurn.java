@@ -32,6 +32,8 @@ public final class DriverTurn {
     private final String what;
     private final Sinks.Empty<Void> left = Sinks.empty();
     private volatile @Nullable LongSupplier progress;
+    private volatile boolean condemned;
+    private volatile boolean ended;
 
     private DriverTurn(Session session, String what) {
         this.session = session;
@@ -160,10 +162,22 @@ public final class DriverTurn {
 
     /**
      * The connection is not in a known state any more: nothing more is sent on it, and it is destroyed at the end of the
-     * scope instead of returned. A transaction on it cannot be committed any more.
+     * scope instead of returned. A transaction on it cannot be committed any more. Called before the work has ended, it takes
+     * effect with the end of the work, whose answer or error its subscriber still gets.
      */
     public void condemn() {
-        session.condemn();
+        condemned = true;
+        if (ended) {
+            session.condemn();
+        }
+    }
+
+    /** The work has ended; nothing else was admitted yet. */
+    void ended() {
+        ended = true;
+        if (condemned) {
+            session.condemn();
+        }
     }
 
     /**
