@@ -56,7 +56,8 @@ public final class CopyInBenchmark {
         }
 
         String text() {
-            return id + "\t" + quantity + "\t" + note + "\t" + created + "\t" + price + "\t" + (paid ? 't' : 'f') + "\n";
+            return id + "\t" + quantity + "\t" + note + "\t" + created + "\t" + price + "\t" + (paid ? 't' : 'f')
+                    + "\n";
         }
     }
 
@@ -169,15 +170,17 @@ public final class CopyInBenchmark {
                     throw new IllegalStateException(way.getKey() + " wrote " + count() + " rows");
                 }
                 if (round >= 0) {
-                    seconds.computeIfAbsent(way.getKey(), key -> new ArrayList<>()).add(took);
+                    seconds.computeIfAbsent(way.getKey(), key -> new ArrayList<>())
+                            .add(took);
                 }
             }
         }
-        String reference = ways.containsKey("psql \\copy, text file")
-                ? "psql \\copy, text file"
-                : "pgjdbc CopyManager, text file";
+        String reference =
+                ways.containsKey("psql \\copy, text file") ? "psql \\copy, text file" : "pgjdbc CopyManager, text file";
         double base = median(seconds.get(reference));
-        System.out.printf("%n%,d rows, %d rounds, largest heap %d MB%n", rows, rounds, Runtime.getRuntime().maxMemory() >> 20);
+        System.out.printf(
+                "%n%,d rows, %d rounds, largest heap %d MB%n",
+                rows, rounds, Runtime.getRuntime().maxMemory() >> 20);
         seconds.forEach((name, all) -> System.out.printf(
                 "%-32s %,10.0f rows/s median   %.2f of %s   seconds %s%n",
                 name, rows / median(all), base / median(all), reference, all));
@@ -185,7 +188,9 @@ public final class CopyInBenchmark {
 
     private double copyIn(CopyIn<Order> writer, CopyFormat format) {
         long start = System.nanoTime();
-        writer.withFormat(format).write(scopes, Flux.range(0, rows).map(Order::of)).block(LONG);
+        writer.withFormat(format)
+                .write(scopes, Flux.range(0, rows).map(Order::of))
+                .block(LONG);
         return (System.nanoTime() - start) / 1e9;
     }
 
@@ -239,8 +244,11 @@ public final class CopyInBenchmark {
     }
 
     private static double median(List<Double> values) {
-        double[] sorted = values.stream().mapToDouble(Double::doubleValue).sorted().toArray();
+        double[] sorted =
+                values.stream().mapToDouble(Double::doubleValue).sorted().toArray();
         int middle = sorted.length / 2;
-        return sorted.length % 2 == 1 ? sorted[middle] : Arrays.stream(sorted, middle - 1, middle + 1).average().orElseThrow();
+        return sorted.length % 2 == 1
+                ? sorted[middle]
+                : Arrays.stream(sorted, middle - 1, middle + 1).average().orElseThrow();
     }
 }
