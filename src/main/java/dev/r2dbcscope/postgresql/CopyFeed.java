@@ -4,6 +4,7 @@ import io.netty.buffer.ByteBuf;
 import java.util.Objects;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import java.util.concurrent.atomic.AtomicLongFieldUpdater;
 import org.jspecify.annotations.Nullable;
@@ -15,6 +16,8 @@ import reactor.core.Disposables;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
+import reactor.core.scheduler.Scheduler;
+import reactor.core.scheduler.Schedulers;
 import reactor.util.concurrent.Queues;
 import reactor.util.context.Context;
 
@@ -29,7 +32,10 @@ import reactor.util.context.Context;
  * <p>The driver's COPY must not be cancelled. It ends early in one way only: this fails, which makes the driver tell the server
  * that the COPY has failed. The driver puts the message of that error into the server's log, so it is not the source's own.
  *
- * <p>All work is done in one loop, {@link #step}, on whatever thread brings something to do and never on two at once.
+ * <p>All work is done in one loop, {@link #step}, on whatever thread brings something to do and never on two at once. The
+ * exception is the driver's thread that releases a chunk: it would encode the next one for the same socket and never come to
+ * read what the server says, nor to serve the other connections of its event loop, if the source always has rows and the server
+ * reads them fast, as it does after an error to throw them away.
  *
  * @param <T> the type of the rows
  */
@@ -62,6 +68,7 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
 
     private final Queue<T> queue;
     private final Queue<byte[]> free = new ConcurrentLinkedQueue<>();
+    private final Scheduler elsewhere = Schedulers.parallel();
     private final Disposable.Swap leaving = Disposables.swap();
 
     private volatile int wip;
@@ -165,7 +172,11 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
             free.offer(bytes);
         }
         UNSENT.decrementAndGet(this);
-        drain();
+        try {
+            elsewhere.schedule(this::drain);
+        } catch (RejectedExecutionException e) {
+            drain();
+        }
     }
 
     // as the source sees it ------------------------------------------------------------------------------------------
