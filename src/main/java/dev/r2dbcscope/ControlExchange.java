@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import java.time.Duration;
 import java.util.Objects;
 import java.util.function.BiFunction;
 import java.util.function.Function;
@@ -32,7 +33,6 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
     private final Sinks.One<T> answer = Sinks.one();
     private @Nullable Subscription subscription;
     private volatile boolean left;
-    private long startedAt;
     private volatile boolean done;
 
     private ControlExchange(
@@ -119,12 +119,27 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
         return turn == null ? null : turn.pause(this);
     }
 
+    /** Drivers end BEGIN and COMMIT soon, and what a turn runs for nobody ends by itself; see {@link #cancelGrace}. */
+    @Override
+    boolean isUnwanted() {
+        return turn != null && left;
+    }
+
+    /** What knows how to come to its end, such as COPY, is cancelled only when nothing else has helped. */
+    @Override
+    Duration cancelGrace(ScopeOptions options) {
+        return turn != null && turn.isCancellable()
+                ? options.cancelGrace()
+                : options.releaseTimeout().dividedBy(2);
+    }
+
     private void leave() {
         left = true;
         if (withdraw()) {
             gate.withdrawn();
         } else {
             tellTurn();
+            gate.unwanted();
         }
     }
 
@@ -146,7 +161,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             onComplete();
             return;
         }
-        startedAt = System.nanoTime();
+        starting();
         try {
             Objects.requireNonNull(source.get(), "The driver returned a null publisher")
                     .subscribe(this);
@@ -201,8 +216,8 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             return;
         }
         done = true;
-        gate.owner().databaseFailed(error);
-        Throwable shown = gate.owner().shown(error, words, System.nanoTime() - startedAt);
+        databaseFailed(gate.owner(), error);
+        Throwable shown = gate.owner().shown(error, words, ran());
         endTurn();
         gate.ended(this);
         tell(() -> answer.tryEmitError(shown));

@@ -171,6 +171,20 @@ public interface Dialect {
     }
 
     /**
+     * Asks the database to cancel what the connection runs. It is called when nobody wants the answer any more, while the
+     * connection is busy; nothing else is sent on it before the returned publisher has ended.
+     *
+     * @param connection a physical connection, unwrapped from pools and proxies
+     * @return completes when the database has taken notice of the request, so that no later statement can be hit by it,
+     *     whether or not there was anything to cancel; fails if that is not known, upon which the connection is destroyed.
+     *     It is subscribed to at most once, never cancelled, and bounded by the release timeout. Or {@code null} if this
+     *     database cannot be asked.
+     */
+    default @Nullable Publisher<Void> cancelRunning(Connection connection) {
+        return null;
+    }
+
+    /**
      * Keeps a segment valid beyond the call in which the driver delivered it.
      *
      * @param segment a segment as the driver delivered it

@@ -34,6 +34,7 @@ public final class DriverTurn {
     private volatile @Nullable LongSupplier progress;
     private volatile boolean condemned;
     private volatile boolean ended;
+    private volatile boolean cancellable;
 
     private DriverTurn(Session session, String what) {
         this.session = session;
@@ -126,6 +127,20 @@ public final class DriverTurn {
      */
     public void progress(LongSupplier steps) {
         progress = Objects.requireNonNull(steps, "steps");
+    }
+
+    /**
+     * Says that what the work runs is a statement, which the database may be asked to cancel like one: when nobody waits for
+     * its answer any more, and it goes on for longer than {@link ScopeOptions#cancelGrace()}. Other work has to come to its
+     * end by itself when it is {@linkplain #left left}; the database is asked only when half of the release timeout has
+     * passed without that. In a transaction that goes on it is never asked.
+     */
+    public void cancellable() {
+        cancellable = true;
+    }
+
+    boolean isCancellable() {
+        return cancellable;
     }
 
     @Nullable

@@ -1,5 +1,7 @@
 package dev.r2dbcscope;
 
+import io.r2dbc.spi.R2dbcException;
+import java.time.Duration;
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import org.jspecify.annotations.Nullable;
 
@@ -23,6 +25,9 @@ abstract class Exchange {
             AtomicIntegerFieldUpdater.newUpdater(Exchange.class, "unanswered");
 
     private volatile int phase;
+
+    private volatile long startedAt;
+    private volatile boolean cancelRequested;
 
     private @Nullable ScopeWork work;
     private volatile int unanswered;
@@ -54,6 +59,44 @@ abstract class Exchange {
 
     /** Tells it that the scope was abandoned: its subscriber gets the error, what still comes is thrown away. */
     abstract void abandon(RuntimeException error);
+
+    /**
+     * Whether nobody waits for anything of it any more, once it is in flight, and it may be cancelled by the database. That
+     * does not change any more, except for moments at which the driver brings something new; the gate hears of it when it
+     * becomes true again, by {@link Gate#unwanted}.
+     */
+    boolean isUnwanted() {
+        return false;
+    }
+
+    /** How long it may go on when it is unwanted, before the database is asked to cancel it. */
+    Duration cancelGrace(ScopeOptions options) {
+        return options.cancelGrace();
+    }
+
+    /** The database is about to be asked to cancel it: its error will be no news to anybody. */
+    final void cancelRequested() {
+        cancelRequested = true;
+    }
+
+    /** It goes to the driver now. */
+    final void starting() {
+        startedAt = System.nanoTime();
+    }
+
+    /** How long ago it went to the driver; zero if it has not yet. */
+    final long ran() {
+        long since = startedAt;
+        return since == 0 ? 0 : System.nanoTime() - since;
+    }
+
+    /** Takes notice of an error of the database; one that was asked for says nothing but whether the connection ends. */
+    final void databaseFailed(GateOwner owner, Throwable error) {
+        if (!cancelRequested
+                || error instanceof R2dbcException known && owner.dialect().endsConnection(known)) {
+            owner.databaseFailed(error);
+        }
+    }
 
     /** Takes notice of the next one after it, which waits for it to end, be it in the driver's queue or in the gate's. */
     final void holdsUp(@Nullable Exchange next) {
@@ -90,7 +133,7 @@ abstract class Exchange {
     /** It has failed, and is about to end. */
     final void failedWork(Throwable error) {
         ScopeWork counting = work;
-        if (counting != null) {
+        if (counting != null && !cancelRequested) {
             counting.failed(error);
         }
     }

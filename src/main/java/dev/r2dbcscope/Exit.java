@@ -198,7 +198,7 @@ final class Exit {
 
     private Mono<Void> stepFailed(Throwable step) {
         failure = step;
-        session.gate().closeAbruptly();
+        session.gate().giveUp();
         session.quiet();
         boolean unexpected = !session.rollbackMark().isRequested();
         if (outcome == ScopeOutcome.COMPLETED

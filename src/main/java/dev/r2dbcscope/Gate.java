@@ -27,6 +27,7 @@ import reactor.util.concurrent.Queues;
  *   <li>tells every exchange that another one waits behind to read on to its end: whoever is in flight therefore ends
  *       without its subscriber's help, and whoever waits is admitted at last. That is why nested statements on one
  *       connection always make progress;
+ *   <li>admits nothing while the database is asked to cancel what is in flight, see {@link ServerCancel};
  *   <li>admits nothing any more once it was closed.
  * </ul>
  *
@@ -42,6 +43,7 @@ final class Gate {
     private final @Nullable Scheduler scheduler;
     private final int permits;
     private final RowBudget budget;
+    private final ServerCancel cancel;
 
     private final Queue<Exchange> waiting =
             Queues.<Exchange>unboundedMultiproducer().get();
@@ -74,6 +76,7 @@ final class Gate {
         this.scheduler = scheduler;
         this.permits = permits;
         this.budget = budget;
+        this.cancel = new ServerCancel(this, owner, scheduler);
     }
 
     GateOwner owner() {
@@ -105,6 +108,11 @@ final class Gate {
         run();
     }
 
+    /** Takes notice that nobody wants anything any more of one that is in flight. */
+    void unwanted() {
+        run();
+    }
+
     /** Admits nothing that comes from now on; completes when what came before has ended. */
     Mono<Void> closeGracefully() {
         return close(Closing.GRACEFULLY);
@@ -115,6 +123,17 @@ final class Gate {
         return close(Closing.ABRUPTLY);
     }
 
+    /** Admits nothing any more and does nothing any more: the connection will be destroyed. */
+    void giveUp() {
+        cancel.stop();
+        close(Closing.ABRUPTLY);
+    }
+
+    /** Whoever waits for the end waits in vain. */
+    void fail(Throwable error) {
+        idle.tryEmitError(error);
+    }
+
     private Mono<Void> close(Closing how) {
         if (closing != Closing.ABRUPTLY) {
             closing = how;
@@ -123,31 +142,37 @@ final class Gate {
         return idle.asMono();
     }
 
-    private void run() {
+    /** Sees whether there is anything to do. */
+    void run() {
         if (WIP.getAndIncrement(this) != 0) {
             return;
         }
         int missed = 1;
         do {
             step();
+            if (wip == missed) {
+                cancel.look(inFlight, closing == Closing.ABRUPTLY);
+            }
             missed = WIP.addAndGet(this, -missed);
         } while (missed != 0);
     }
 
     private void step() {
         inFlight.removeIf(Exchange::isEnded);
+        cancel.conclude();
         Closing now = closing;
         if (now == Closing.ABRUPTLY && !abandoned) {
             abandoned = true;
             RuntimeException error = owner.closedError();
             inFlight.forEach(exchange -> exchange.abandon(error));
         }
+        boolean held = cancel.holdsBack(inFlight, now == Closing.ABRUPTLY);
         Exchange head;
         while ((head = head()) != null) {
             if (now == Closing.ABRUPTLY || sealed) {
                 waiting.poll();
                 refuse(head);
-            } else if (mustWait(head)) {
+            } else if (held || mustWait(head)) {
                 drainNewest(head);
                 watch(head);
                 break;
@@ -171,7 +196,7 @@ final class Gate {
             discardParked();
         }
         show();
-        if (now != Closing.OPEN && head == null && inFlight.isEmpty()) {
+        if (now != Closing.OPEN && head == null && inFlight.isEmpty() && !cancel.isUnderWay()) {
             sealed = true;
             watch.dispose();
             idle.tryEmitEmpty();
@@ -202,8 +227,8 @@ final class Gate {
      * that works is given time.
      */
     private void watch(Exchange head) {
-        Exchange holder = inFlight.get(0);
-        if (!holder.holdsForOthers() || watched == head && reprieved != head) {
+        Exchange holder = inFlight.isEmpty() ? null : inFlight.get(0);
+        if (holder == null || !holder.holdsForOthers() || watched == head && reprieved != head) {
             return;
         }
         watched = head;
@@ -350,6 +375,11 @@ final class Gate {
     @Nullable
     Exchange oldest() {
         return oldest;
+    }
+
+    /** The oldest one in flight, for the gate's own loop. */
+    Exchange oldestInFlight() {
+        return inFlight.get(0);
     }
 
     int inFlight() {

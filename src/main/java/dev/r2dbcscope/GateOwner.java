@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import java.time.Duration;
 import org.jspecify.annotations.Nullable;
+import reactor.core.publisher.Mono;
 
 /** What the gate and the exchanges that pass it need to know of the scope that they belong to. */
 interface GateOwner {
@@ -20,6 +21,25 @@ interface GateOwner {
 
     /** The connection's dialect. */
     Dialect dialect();
+
+    /** The options of the scope. */
+    ScopeOptions options();
+
+    /** Whether an error of a statement would do harm to others than the statement itself. */
+    boolean isInTransaction();
+
+    /**
+     * Asks the database to cancel what the connection runs; {@code null} if it cannot be asked. Completes when nothing later
+     * can be hit, takes no longer than the release timeout, and is never cancelled.
+     */
+    @Nullable
+    Mono<Void> cancelRequest();
+
+    /** Takes notice that the database was asked, so long after the statement was sent, and has answered or not. */
+    void cancelRequested(String sql, long ran, long took, @Nullable Throwable error);
+
+    /** A request may still come to the database: the connection cannot be used any more. What to tell the exit. */
+    Throwable cancelFailed(Throwable error);
 
     /** Takes notice of an error of the database. */
     void databaseFailed(Throwable error);

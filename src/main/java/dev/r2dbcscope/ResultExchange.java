@@ -65,7 +65,6 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     private volatile @Nullable Throwable firstError;
     private volatile @Nullable Shown shown;
     private boolean terminated;
-    private long startedAt;
     private long rows;
 
     ResultExchange(
@@ -107,7 +106,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             gate.ended(this);
             return;
         }
-        startedAt = System.nanoTime();
+        starting();
         try {
             source.subscribe(this);
         } catch (Throwable e) {
@@ -136,6 +135,26 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         drain();
         openReaders().forEach(reader -> reader.abort(reason));
         run();
+    }
+
+    /** A result that was handed out and is not being read yet may still be, or is executed for its effects. */
+    @Override
+    boolean isUnwanted() {
+        if (!isDeaf()) {
+            return false;
+        }
+        int before = open;
+        List<ResultReader<?>> reading = openReaders();
+        return reading.stream().allMatch(ResultReader::isDeaf)
+                && before == reading.size() + (executed ? 0 : 1)
+                && before == open;
+    }
+
+    /** One of those who waited for something of it does not any more, or has got it. */
+    void left() {
+        if (isUnwanted()) {
+            gate.unwanted();
+        }
     }
 
     @Override
@@ -213,7 +232,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     }
 
     void failedWith(Throwable thrown) {
-        gate.owner().databaseFailed(thrown);
+        databaseFailed(gate.owner(), thrown);
         shown(thrown);
         if (firstError == null) {
             firstError = thrown;
@@ -224,7 +243,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     Throwable shown(Throwable thrown) {
         Shown known = shown;
         if (known == null || known.error != thrown) {
-            known = new Shown(thrown, gate.owner().shown(thrown, sql, System.nanoTime() - startedAt));
+            known = new Shown(thrown, gate.owner().shown(thrown, sql, ran()));
             shown = known;
         }
         return known.instead;
@@ -261,8 +280,10 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             if (failure != null) {
                 failedWork(failure);
             }
-            gate.owner().statementEnded(sql, System.nanoTime() - startedAt, total, failure);
+            gate.owner().statementEnded(sql, ran(), total, failure);
             gate.ended(this);
+        } else {
+            left();
         }
     }
 
@@ -340,6 +361,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         } else {
             driver.request(Long.MAX_VALUE);
             run();
+            left();
         }
     }
 

@@ -173,6 +173,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         end(thrown);
         drain();
         run();
+        exchange.left();
         return NOTHING;
     }
 
@@ -345,6 +346,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             cancelled = true;
             drain();
             run();
+            exchange.left();
         }
     }
 

@@ -62,6 +62,25 @@ public sealed interface ScopeEvent {
             @Nullable Throwable error) implements ScopeEvent {}
 
     /**
+     * The database was asked to cancel a statement that nobody waits for any more, see {@link
+     * ScopeOptions#withCancelGrace}. The {@link StatementEnded} of the statement comes before or after it, with the error by
+     * which the database ended it, or without one if the statement had come to its end meanwhile.
+     *
+     * @param scope the scope
+     * @param sql the statement's SQL text; the oldest one's if several were in flight
+     * @param ran how long the statement had run when the request was made
+     * @param took how long the request took
+     * @param error why the request failed, or {@code null} if the database took notice of it. If it is not certain that
+     *     the request never came to the database, the connection is destroyed.
+     */
+    record CancelRequested(
+            LiveScope scope,
+            String sql,
+            Duration ran,
+            Duration took,
+            @Nullable Throwable error) implements ScopeEvent {}
+
+    /**
      * The pipeline ended and the scope begins its exit.
      *
      * @param scope the scope

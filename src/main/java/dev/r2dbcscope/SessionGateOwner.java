@@ -2,6 +2,8 @@ package dev.r2dbcscope;
 
 import java.time.Duration;
 import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Mono;
 
 /** A session as the gate of its connection sees it. */
 final class SessionGateOwner implements GateOwner {
@@ -42,6 +44,52 @@ final class SessionGateOwner implements GateOwner {
     @Override
     public Dialect dialect() {
         return session.dialect();
+    }
+
+    @Override
+    public ScopeOptions options() {
+        return session.options();
+    }
+
+    /** The driver's own status counts too: code may have begun a transaction by SQL. */
+    @Override
+    public boolean isInTransaction() {
+        return session.isInTransaction() || !session.connection().isAutoCommit();
+    }
+
+    @Override
+    public @Nullable Mono<Void> cancelRequest() {
+        Publisher<Void> request = session.dialect().cancelRunning(FactorySupply.physical(session.connection()));
+        Duration bound = session.options().releaseTimeout();
+        return request == null
+                ? null
+                : Shield.bounded(
+                        () -> request,
+                        bound,
+                        () -> releaseError(
+                                "The database did not answer the request to cancel a statement within the release"
+                                        + " timeout of " + bound,
+                                null));
+    }
+
+    @Override
+    public void cancelRequested(String sql, long ran, long took, @Nullable Throwable error) {
+        session.report().cancelRequested(sql, ran, took, error);
+    }
+
+    @Override
+    public Throwable cancelFailed(Throwable error) {
+        session.condemn();
+        return error instanceof ScopeReleaseException
+                ? error
+                : releaseError(
+                        "The request to cancel a statement failed, so it may still come to the database; the"
+                                + " connection was destroyed",
+                        error);
+    }
+
+    private ScopeReleaseException releaseError(String problem, @Nullable Throwable cause) {
+        return new ScopeReleaseException(problem, session.label(), cause);
     }
 
     @Override

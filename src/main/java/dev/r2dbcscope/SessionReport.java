@@ -74,6 +74,13 @@ final class SessionReport {
         tell(scope -> new ScopeEvent.StatementEnded(scope, sql, Duration.ofNanos(nanos), rows, error));
     }
 
+    void cancelRequested(String sql, long ran, long took, @Nullable Throwable error) {
+        if (error != null) {
+            LOG.warn("The request to cancel a statement failed: {} [{}]", error, label());
+        }
+        tell(scope -> new ScopeEvent.CancelRequested(scope, sql, Duration.ofNanos(ran), Duration.ofNanos(took), error));
+    }
+
     void foundDirty() {
         LOG.warn("The connection factory delivered a connection in an open transaction; rolled it back [{}]", label());
     }

@@ -47,6 +47,31 @@ public class GateStress {
         }
 
         @Override
+        public ScopeOptions options() {
+            return ScopeOptions.defaults();
+        }
+
+        @Override
+        public boolean isInTransaction() {
+            return false;
+        }
+
+        @Override
+        public @Nullable Mono<Void> cancelRequest() {
+            return null;
+        }
+
+        @Override
+        public void cancelRequested(String sql, long ran, long took, @Nullable Throwable error) {
+            // nobody asks
+        }
+
+        @Override
+        public Throwable cancelFailed(Throwable error) {
+            return error;
+        }
+
+        @Override
         public void databaseFailed(Throwable error) {
             // nobody asks
         }

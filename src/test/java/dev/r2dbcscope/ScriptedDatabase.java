@@ -55,6 +55,7 @@ final class ScriptedDatabase implements ConnectionFactory {
     private volatile boolean forgetful;
     private volatile boolean knowsSettings;
     private volatile boolean knowsCursors;
+    private volatile boolean knowsCancel;
     private volatile @Nullable Scheduler scheduler;
     private volatile Runnable whenAskedForItsScheduler = () -> {};
 
@@ -79,6 +80,12 @@ final class ScriptedDatabase implements ConnectionFactory {
     /** Knows cursors from now on, as statements {@code "open"}, {@code "fetch"} and {@code "close cursor"}. */
     ScriptedDatabase knowingCursors() {
         knowsCursors = true;
+        return this;
+    }
+
+    /** Can be asked to cancel what runs from now on, as step {@code "cancel"}. */
+    ScriptedDatabase knowingCancel() {
+        knowsCancel = true;
         return this;
     }
 
@@ -189,6 +196,10 @@ final class ScriptedDatabase implements ConnectionFactory {
 
         boolean knowsCursors() {
             return knowsCursors;
+        }
+
+        boolean knowsCancel() {
+            return knowsCancel;
         }
 
         Mono<Void> step(String step) {

@@ -9,18 +9,21 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
 
-/** The session settings of a {@link ScriptedDatabase}. */
+/** What a {@link ScriptedDatabase} can do beyond the R2DBC SPI: session settings, and cancelling what runs. */
 public final class ScriptedDialect implements Dialect {
 
     @Override
     public boolean supports(Connection connection) {
         return connection instanceof ScriptedDatabase.ScriptedConnection scripted
-                && (scripted.knowsSettings() || scripted.knowsCursors());
+                && (scripted.knowsSettings() || scripted.knowsCursors() || scripted.knowsCancel());
     }
 
     @Override
-    public Publisher<Map<String, Optional<String>>> applySettings(
+    public @Nullable Publisher<Map<String, Optional<String>>> applySettings(
             Connection connection, Map<String, String> settings, boolean local) {
+        if (!((ScriptedDatabase.ScriptedConnection) connection).knowsSettings()) {
+            return null;
+        }
         Map<String, Optional<String>> former = new LinkedHashMap<>();
         settings.keySet().forEach(key -> former.put(key, Optional.empty()));
         return step(connection, (local ? "set local " : "set ") + String.join(",", settings.keySet()))
@@ -72,6 +75,11 @@ public final class ScriptedDialect implements Dialect {
                 return "close all cursors";
             }
         };
+    }
+
+    @Override
+    public @Nullable Publisher<Void> cancelRunning(Connection connection) {
+        return ((ScriptedDatabase.ScriptedConnection) connection).knowsCancel() ? step(connection, "cancel") : null;
     }
 
     private static Mono<Void> step(Connection connection, String step) {

@@ -134,6 +134,15 @@ public final class PostgresqlDialect implements Dialect {
                 .then();
     }
 
+    /**
+     * By a connection of its own, as the protocol wants it. The server closes that one after it has sent the signal to the
+     * process of the other, which looks for the signal before it begins with its next statement.
+     */
+    @Override
+    public Publisher<Void> cancelRunning(Connection connection) {
+        return ((PostgresqlConnection) connection).cancelRequest();
+    }
+
     /** Rows are views of the driver's pooled network buffers, which are counted. */
     @Override
     public @Nullable Runnable retain(Result.Segment segment) {

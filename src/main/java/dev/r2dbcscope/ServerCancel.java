@@ -1,0 +1,247 @@
+package dev.r2dbcscope;
+
+import java.net.ConnectException;
+import java.net.NoRouteToHostException;
+import java.net.UnknownHostException;
+import java.time.Duration;
+import java.util.List;
+import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.TimeUnit;
+import org.jspecify.annotations.Nullable;
+import reactor.core.Disposable;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Scheduler;
+import reactor.core.scheduler.Schedulers;
+
+/**
+ * Asks the database to cancel what a gate's connection still runs for nobody.
+ *
+ * <p>Such a request names a connection and not a statement, and the database takes notice of it whenever it does. So it is
+ * made only while nobody wants anything of what is in flight, and from the moment that this is so until the request is
+ * answered and all of that has ended, the gate admits nothing that it could hit. The gate's end waits for it, too: a request
+ * that is under way when the connection is given back would hit the next borrower.
+ *
+ * <p>A request that was answered while the exchange goes on, because it came before the server had begun or because there is
+ * another one behind, is repeated, each time after twice the wait. One of which it is not known whether it will come to the
+ * database yet, because it failed or was not answered, condemns the connection.
+ *
+ * <p>It belongs to the gate's loop, in which all methods are called except {@link #stop} and the two callbacks. Those only
+ * set a flag and ask the gate for a turn.
+ */
+final class ServerCancel {
+
+    private static final long SHORTEST_REPETITION = TimeUnit.MILLISECONDS.toNanos(10);
+    private static final long LONGEST_REPETITION = TimeUnit.SECONDS.toNanos(1);
+
+    private final Gate gate;
+    private final GateOwner owner;
+    private final @Nullable Scheduler scheduler;
+
+    private @Nullable Boolean able;
+    private @Nullable Look look;
+    private @Nullable Request request;
+    private long repetition;
+    private volatile boolean stopped;
+
+    ServerCancel(Gate gate, GateOwner owner, @Nullable Scheduler scheduler) {
+        this.gate = gate;
+        this.owner = owner;
+        this.scheduler = scheduler;
+    }
+
+    /** Whether a request is under way, or about to be, so that nothing may be admitted that it could hit. */
+    boolean holdsBack(List<Exchange> inFlight, boolean closedAbruptly) {
+        return request != null || isForNobody(inFlight, closedAbruptly);
+    }
+
+    /** Whether the answer to a request is still to come. */
+    boolean isUnderWay() {
+        return request != null;
+    }
+
+    /** No further request: the connection will be destroyed. */
+    void stop() {
+        stopped = true;
+    }
+
+    /** What the database runs in a transaction that goes on is not cancelled, because that would abort the transaction. */
+    private boolean isForNobody(List<Exchange> inFlight, boolean closedAbruptly) {
+        if (inFlight.isEmpty() || stopped) {
+            return false;
+        }
+        for (Exchange exchange : inFlight) {
+            if (!exchange.isUnwanted()) {
+                return false;
+            }
+        }
+        return isAble() && (closedAbruptly || !owner.isInTransaction());
+    }
+
+    private boolean isAble() {
+        Boolean known = able;
+        if (known == null) {
+            known = owner.cancelRequest() != null;
+            able = known;
+        }
+        return known;
+    }
+
+    /** Draws the consequences of a request that has been answered, before anything is admitted. */
+    void conclude() {
+        Request answered = request;
+        if (answered == null || !answered.over) {
+            return;
+        }
+        request = null;
+        Throwable error = answered.error;
+        if (error != null && !wasNeverSent(error) && !stopped) {
+            stopped = true;
+            gate.fail(owner.cancelFailed(error));
+        }
+    }
+
+    /** Looks what there is to do, at a moment at which nobody else has anything to tell the gate. */
+    void look(List<Exchange> inFlight, boolean closedAbruptly) {
+        if (request != null) {
+            return;
+        }
+        if (!isForNobody(inFlight, closedAbruptly)) {
+            repetition = 0;
+            lookLater(null);
+            return;
+        }
+        Look before = look;
+        if (before == null) {
+            lookLater(new Look(false));
+        } else if (before.due && before.isLast) {
+            lookLater(null);
+            ask(inFlight);
+        } else if (before.due) {
+            lookLater(new Look(true));
+        }
+    }
+
+    private void lookLater(@Nullable Look next) {
+        Look before = look;
+        look = next;
+        if (before != null) {
+            before.dispose();
+        }
+        if (next != null) {
+            next.arm(next.isLast ? waitFor(gate.oldestInFlight()) : 0);
+        }
+    }
+
+    private long waitFor(Exchange exchange) {
+        return repetition > 0 ? repetition : nanos(exchange.cancelGrace(owner.options()));
+    }
+
+    private void ask(List<Exchange> inFlight) {
+        Exchange first = inFlight.get(0);
+        long before = waitFor(first);
+        repetition = Math.max(before, Math.min(Math.max(2 * before, SHORTEST_REPETITION), LONGEST_REPETITION));
+        Mono<Void> asking = owner.cancelRequest();
+        if (asking == null) {
+            able = false;
+            return;
+        }
+        inFlight.forEach(Exchange::cancelRequested);
+        Request asked = new Request(first.sql(), first.ran());
+        request = asked;
+        asked.start(asking);
+    }
+
+    private static long nanos(Duration duration) {
+        return duration.compareTo(Duration.ofNanos(Long.MAX_VALUE)) >= 0 ? Long.MAX_VALUE : duration.toNanos();
+    }
+
+    /** Whether there was no connection by which it could have come to the database. */
+    private static boolean wasNeverSent(Throwable error) {
+        Throwable link = error;
+        for (int i = 0; i < AbortReason.LONGEST_CHAIN && link != null; i++) {
+            if (link instanceof ConnectException
+                    || link instanceof NoRouteToHostException
+                    || link instanceof UnknownHostException) {
+                return true;
+            }
+            link = link.getCause();
+        }
+        return false;
+    }
+
+    /**
+     * A later look at the gate: a first one soon, on the connection's own thread, which by then has mostly read the end of a
+     * result whose last row was wanted, and costs no timer; and one after the grace.
+     */
+    private final class Look implements Runnable {
+
+        final boolean isLast;
+        volatile boolean due;
+        private @Nullable Disposable timer;
+
+        Look(boolean isLast) {
+            this.isLast = isLast;
+        }
+
+        void arm(long nanos) {
+            try {
+                if (isLast) {
+                    timer = Schedulers.parallel().schedule(this, nanos, TimeUnit.NANOSECONDS);
+                } else if (scheduler != null) {
+                    scheduler.schedule(this);
+                } else {
+                    run();
+                }
+            } catch (RejectedExecutionException shutDown) {
+                able = false;
+            }
+        }
+
+        @Override
+        public void run() {
+            due = true;
+            gate.run();
+        }
+
+        void dispose() {
+            Disposable armed = timer;
+            if (armed != null) {
+                armed.dispose();
+            }
+        }
+    }
+
+    /** One request, from when it is sent until it is answered. */
+    private final class Request {
+
+        private final String sql;
+        private final long ran;
+        private final long startedAt = System.nanoTime();
+        volatile boolean over;
+
+        @Nullable
+        Throwable error;
+
+        Request(String sql, long ran) {
+            this.sql = sql;
+            this.ran = ran;
+        }
+
+        /** From another thread than the connection's own, on which the driver would connect and which may be busy reading. */
+        void start(Mono<Void> asking) {
+            try {
+                Schedulers.parallel().schedule(() -> asking.subscribe(null, this::over, () -> over(null)));
+            } catch (RejectedExecutionException shutDown) {
+                able = false;
+                over(new ConnectException("not sent"));
+            }
+        }
+
+        private void over(@Nullable Throwable failure) {
+            error = failure;
+            owner.cancelRequested(sql, ran, System.nanoTime() - startedAt, failure);
+            over = true;
+            gate.run();
+        }
+    }
+}
