@@ -123,6 +123,17 @@ final class Gate {
         return close(Closing.ABRUPTLY);
     }
 
+    /** Takes notice that many rows were read for nobody. */
+    void flooded() {
+        cancel.flooded();
+        run();
+    }
+
+    /** Whether the database may be asked to cancel what is in flight, once nobody wants anything of it. */
+    boolean isAbleToCancel() {
+        return cancel.isAble();
+    }
+
     /** Admits nothing any more and does nothing any more: the connection will be destroyed. */
     void giveUp() {
         cancel.stop();
@@ -172,7 +183,10 @@ final class Gate {
             if (now == Closing.ABRUPTLY || sealed) {
                 waiting.poll();
                 refuse(head);
-            } else if (held || mustWait(head)) {
+            } else if (held) {
+                // it would be hit
+                break;
+            } else if (mustWait(head)) {
                 drainNewest(head);
                 watch(head);
                 break;
@@ -192,7 +206,9 @@ final class Gate {
             }
         }
         if (now != Closing.OPEN) {
-            drainNewest(null);
+            if (!held) {
+                drainNewest(null);
+            }
             discardParked();
         }
         show();
@@ -227,8 +243,8 @@ final class Gate {
      * that works is given time.
      */
     private void watch(Exchange head) {
-        Exchange holder = inFlight.isEmpty() ? null : inFlight.get(0);
-        if (holder == null || !holder.holdsForOthers() || watched == head && reprieved != head) {
+        Exchange holder = inFlight.get(0);
+        if (!holder.holdsForOthers() || watched == head && reprieved != head) {
             return;
         }
         watched = head;
@@ -377,7 +393,12 @@ final class Gate {
         return oldest;
     }
 
-    /** The oldest one in flight, for the gate's own loop. */
+    /** Reads everything that is in flight to its end. Called in the gate's loop. */
+    void drainAll() {
+        inFlight.forEach(Exchange::drain);
+    }
+
+    /** The oldest one in flight. Called in the gate's loop. */
     Exchange oldestInFlight() {
         return inFlight.get(0);
     }

@@ -132,9 +132,10 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     @Override
     void abandon(RuntimeException reason) {
         aborted = reason;
-        drain();
+        driver.request(Long.MAX_VALUE);
         openReaders().forEach(reader -> reader.abort(reason));
         run();
+        left();
     }
 
     /** A result that was handed out and is not being read yet may still be, or is executed for its effects. */
@@ -150,11 +151,25 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
                 && before == open;
     }
 
-    /** One of those who waited for something of it does not any more, or has got it. */
-    void left() {
-        if (isUnwanted()) {
-            gate.unwanted();
+    /**
+     * One of those who waited for something of it does not any more, or has got it. Says whether nobody does: what is still to
+     * come is then read as far as the gate says, and otherwise whatever is left for nobody is read to its end.
+     */
+    boolean left() {
+        if (isEnded() || !isUnwanted()) {
+            return false;
         }
+        if (gate.isAbleToCancel()) {
+            openReaders().forEach(ResultReader::skim);
+            gate.unwanted();
+        } else {
+            drain();
+        }
+        return true;
+    }
+
+    void flooded() {
+        gate.flooded();
     }
 
     @Override

@@ -37,6 +37,9 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     /** How many segments of a result are read before somebody asks for them. */
     private static final int PARKED_DEMAND = 16;
 
+    /** How many rows are read for nobody before that is given up: some milliseconds' worth. */
+    private static final int SKIMMED = 10_000;
+
     private static final int PARKED = 0;
     private static final int READ = 1;
     private static final int DISCARDED = 2;
@@ -70,6 +73,8 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     private boolean terminated;
 
     private volatile boolean driverEnded;
+    private volatile boolean skimming;
+    private int skimmed;
     private boolean unsettled;
     private boolean readsAll;
     private boolean keptRows;
@@ -123,6 +128,21 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         return true;
     }
 
+    /** Nobody waits for anything of the exchange: reads so much that most results end with it. */
+    void skim() {
+        if (!skimming) {
+            skimming = true;
+            driver.request(SKIMMED);
+        }
+    }
+
+    /** It is read for nobody, and perhaps not even the exchange is wanted any more. */
+    private void leave() {
+        if (!exchange.left()) {
+            drain();
+        }
+    }
+
     /** Others wait behind this result: reads it whatever the subscriber asks for. */
     void drain() {
         driver.request(Long.MAX_VALUE);
@@ -131,7 +151,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     /** Fails the subscriber at once; what still comes is thrown away. */
     void abort(Throwable reason) {
         aborted = reason;
-        drain();
+        leave();
         run();
     }
 
@@ -171,9 +191,8 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     /** The mapping function threw: fails the subscriber after what it mapped before. Returns {@link #NOTHING}. */
     Object failed(Throwable thrown) {
         end(thrown);
-        drain();
+        leave();
         run();
-        exchange.left();
         return NOTHING;
     }
 
@@ -213,6 +232,9 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     @SuppressWarnings("unchecked")
     public void onNext(Object value) {
         exchange.answered();
+        if (skimming && ++skimmed == SKIMMED) {
+            exchange.flooded();
+        }
         if (value == NOTHING) {
             return;
         }
@@ -249,7 +271,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             subscriber.onNext(mapped);
         } catch (Throwable e) {
             aborted = e;
-            drain();
+            leave();
             exchange.scope().subscriberThrew(e);
         }
     }
@@ -264,7 +286,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         while (requested == 0 && budget.isExceeded()) {
             if (!exchange.gate().evictParked()) {
                 aborted = exchange.overflowError();
-                drain();
+                leave();
                 return;
             }
         }
@@ -344,9 +366,8 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     public void cancel() {
         if (!cancelled) {
             cancelled = true;
-            drain();
+            leave();
             run();
-            exchange.left();
         }
     }
 

@@ -119,7 +119,7 @@ interface ResultReading<T> {
                         T mapped = mapping.apply(segment);
                         return mapped == null ? ResultReader.NOTHING : mapped;
                     });
-                    return value == ResultReader.NOTHING ? Mono.empty() : one(value);
+                    return value == ResultReader.NOTHING && !reader.isDeaf() ? Mono.empty() : one(value);
                 });
             }
 

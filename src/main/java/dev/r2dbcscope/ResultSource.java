@@ -87,7 +87,7 @@ final class ResultSource implements RowSource {
 
     private Mono<?> keep(Result.Segment segment, ResultReader<?> waiting) {
         if (waiting.isDeaf()) {
-            return Mono.empty();
+            return ResultReading.one(ResultReader.NOTHING);
         }
         try {
             Throwable error = ResultReading.errorIn(segment);

@@ -25,8 +25,12 @@ import reactor.core.scheduler.Schedulers;
  * another one behind, is repeated, each time after twice the wait. One of which it is not known whether it will come to the
  * database yet, because it failed or was not answered, condemns the connection.
  *
- * <p>It belongs to the gate's loop, in which all methods are called except {@link #stop} and the two callbacks. Those only
- * set a flag and ask the gate for a turn.
+ * <p>Of a result that is read for nobody the first rows are read, because most end soon, and then no more until the request
+ * is answered: what the server has sent by then has to be read after all, and the longer one reads, the more the network's
+ * buffers let it send.
+ *
+ * <p>It belongs to the gate's loop, in which all methods are called except {@link #stop}, {@link #flooded}, {@link #isAble}
+ * and the two callbacks. Those only set a flag, after which the gate is asked for a turn.
  */
 final class ServerCancel {
 
@@ -37,10 +41,11 @@ final class ServerCancel {
     private final GateOwner owner;
     private final @Nullable Scheduler scheduler;
 
-    private @Nullable Boolean able;
+    private volatile @Nullable Boolean able;
     private @Nullable Look look;
     private @Nullable Request request;
     private long repetition;
+    private volatile boolean flooded;
     private volatile boolean stopped;
 
     ServerCancel(Gate gate, GateOwner owner, @Nullable Scheduler scheduler) {
@@ -59,6 +64,11 @@ final class ServerCancel {
         return request != null;
     }
 
+    /** So many rows were read for nobody already that it is not worth while to wait for the last one. */
+    void flooded() {
+        flooded = true;
+    }
+
     /** No further request: the connection will be destroyed. */
     void stop() {
         stopped = true;
@@ -69,15 +79,13 @@ final class ServerCancel {
         if (inFlight.isEmpty() || stopped) {
             return false;
         }
-        for (Exchange exchange : inFlight) {
-            if (!exchange.isUnwanted()) {
-                return false;
-            }
-        }
-        return isAble() && (closedAbruptly || !owner.isInTransaction());
+        return inFlight.stream().allMatch(Exchange::isUnwanted)
+                && isAble()
+                && (closedAbruptly || !owner.isInTransaction());
     }
 
-    private boolean isAble() {
+    /** Whether the database can be asked at all; known to other threads, too. */
+    boolean isAble() {
         Boolean known = able;
         if (known == null) {
             known = owner.cancelRequest() != null;
@@ -93,6 +101,7 @@ final class ServerCancel {
             return;
         }
         request = null;
+        gate.drainAll();
         Throwable error = answered.error;
         if (error != null && !wasNeverSent(error) && !stopped) {
             stopped = true;
@@ -105,20 +114,34 @@ final class ServerCancel {
         if (request != null) {
             return;
         }
-        if (!isForNobody(inFlight, closedAbruptly)) {
+        if (!isAble() || inFlight.stream().noneMatch(Exchange::isUnwanted)) {
             repetition = 0;
+            flooded = false;
             lookLater(null);
             return;
         }
         Look before = look;
         if (before == null) {
             lookLater(new Look(false));
-        } else if (before.due && before.isLast) {
+        } else if (before.due || flooded) {
+            goOn(inFlight, closedAbruptly, before);
+        }
+    }
+
+    private void goOn(List<Exchange> inFlight, boolean closedAbruptly, Look before) {
+        if (!isForNobody(inFlight, closedAbruptly)) {
+            inFlight.stream().filter(Exchange::isUnwanted).forEach(Exchange::drain);
+        } else if (before.due && before.isLast || flooded && isImpatient()) {
             lookLater(null);
             ask(inFlight);
-        } else if (before.due) {
+        } else if (!before.isLast) {
             lookLater(new Look(true));
         }
+    }
+
+    /** Whoever never wants to ask in an exit does not want to because of many rows either. */
+    private boolean isImpatient() {
+        return owner.options().cancelGrace().compareTo(owner.options().releaseTimeout()) < 0;
     }
 
     private void lookLater(@Nullable Look next) {
@@ -145,10 +168,17 @@ final class ServerCancel {
             able = false;
             return;
         }
+        flooded = false;
         inFlight.forEach(Exchange::cancelRequested);
         Request asked = new Request(first.sql(), first.ran());
         request = asked;
         asked.start(asking);
+    }
+
+    /** There are no timers any more. */
+    private void giveUp() {
+        able = false;
+        gate.drainAll();
     }
 
     private static long nanos(Duration duration) {
@@ -193,7 +223,7 @@ final class ServerCancel {
                     run();
                 }
             } catch (RejectedExecutionException shutDown) {
-                able = false;
+                giveUp();
             }
         }
 
@@ -232,7 +262,6 @@ final class ServerCancel {
             try {
                 Schedulers.parallel().schedule(() -> asking.subscribe(null, this::over, () -> over(null)));
             } catch (RejectedExecutionException shutDown) {
-                able = false;
                 over(new ConnectException("not sent"));
             }
         }

@@ -147,7 +147,10 @@ final class Session {
     void connect(Connection arrived) {
         dialect = root.dialect(FactorySupply.physical(arrived));
         gate = new Gate(
-                new SessionGateOwner(this), FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
+                new SessionGateOwner(this, arrived),
+                FactorySupply.scheduler(arrived),
+                options.maxStatementsInFlight(),
+                budget);
         connection = arrived;
         autoCommits = outer == null || outer.autoCommits;
     }

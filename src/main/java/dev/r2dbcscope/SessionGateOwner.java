@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
@@ -9,9 +10,11 @@ import reactor.core.publisher.Mono;
 final class SessionGateOwner implements GateOwner {
 
     private final Session session;
+    private final Connection connection;
 
-    SessionGateOwner(Session session) {
+    SessionGateOwner(Session session, Connection connection) {
         this.session = session;
+        this.connection = connection;
     }
 
     @Override
@@ -54,12 +57,12 @@ final class SessionGateOwner implements GateOwner {
     /** The driver's own status counts too: code may have begun a transaction by SQL. */
     @Override
     public boolean isInTransaction() {
-        return session.isInTransaction() || !session.connection().isAutoCommit();
+        return session.isInTransaction() || !connection.isAutoCommit();
     }
 
     @Override
     public @Nullable Mono<Void> cancelRequest() {
-        Publisher<Void> request = session.dialect().cancelRunning(FactorySupply.physical(session.connection()));
+        Publisher<Void> request = session.dialect().cancelRunning(FactorySupply.physical(connection));
         Duration bound = session.options().releaseTimeout();
         return request == null
                 ? null
