@@ -169,7 +169,9 @@ final class Gate {
     }
 
     private void step() {
-        inFlight.removeIf(Exchange::isEnded);
+        if (inFlight.removeIf(Exchange::isEnded)) {
+            cancel.ended();
+        }
         cancel.conclude();
         Closing now = closing;
         if (now == Closing.ABRUPTLY && !abandoned) {

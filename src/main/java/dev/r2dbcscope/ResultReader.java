@@ -38,7 +38,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     private static final int PARKED_DEMAND = 16;
 
     /** How many rows are read for nobody before that is given up: some milliseconds' worth. */
-    private static final int SKIMMED = 10_000;
+    private static final int SKIMMED = 4_096;
 
     private static final int PARKED = 0;
     private static final int READ = 1;

@@ -86,13 +86,13 @@ final class ResultSource implements RowSource {
     }
 
     private Mono<?> keep(Result.Segment segment, ResultReader<?> waiting) {
-        if (waiting.isDeaf()) {
-            return ResultReading.one(ResultReader.NOTHING);
-        }
         try {
             Throwable error = ResultReading.errorIn(segment);
             if (error != null) {
                 waiting.sawError(error);
+            }
+            if (waiting.isDeaf()) {
+                return ResultReading.one(ResultReader.NOTHING);
             }
             Runnable release = exchange.gate().owner().dialect().retain(segment);
             Result.Segment kept = release == null ? CopiedRow.copy(segment) : segment;

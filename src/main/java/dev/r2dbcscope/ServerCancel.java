@@ -22,7 +22,7 @@ import reactor.core.scheduler.Schedulers;
  * that is under way when the connection is given back would hit the next borrower.
  *
  * <p>A request that was answered while the exchange goes on, because it came before the server had begun or because there is
- * another one behind, is repeated, each time after twice the wait. One of which it is not known whether it will come to the
+ * another one behind, is repeated, each time after a longer wait. One of which it is not known whether it will come to the
  * database yet, because it failed or was not answered, condemns the connection.
  *
  * <p>Of a result that is read for nobody the first rows are read, because most end soon, and then no more until the request
@@ -34,7 +34,7 @@ import reactor.core.scheduler.Schedulers;
  */
 final class ServerCancel {
 
-    private static final long SHORTEST_REPETITION = TimeUnit.MILLISECONDS.toNanos(10);
+    private static final long SHORTEST_REPETITION = TimeUnit.MILLISECONDS.toNanos(100);
     private static final long LONGEST_REPETITION = TimeUnit.SECONDS.toNanos(1);
 
     private final Gate gate;
@@ -109,6 +109,11 @@ final class ServerCancel {
         }
     }
 
+    /** One of those in flight has ended: another one runs now, which has not been asked for. */
+    void ended() {
+        repetition = 0;
+    }
+
     /** Looks what there is to do, at a moment at which nobody else has anything to tell the gate. */
     void look(List<Exchange> inFlight, boolean closedAbruptly) {
         if (request != null) {
@@ -156,13 +161,12 @@ final class ServerCancel {
     }
 
     private long waitFor(Exchange exchange) {
-        return repetition > 0 ? repetition : nanos(exchange.cancelGrace(owner.options()));
+        return Math.max(repetition, nanos(exchange.cancelGrace(owner.options())));
     }
 
     private void ask(List<Exchange> inFlight) {
         Exchange first = inFlight.get(0);
-        long before = waitFor(first);
-        repetition = Math.max(before, Math.min(Math.max(2 * before, SHORTEST_REPETITION), LONGEST_REPETITION));
+        repetition = repetition == 0 ? SHORTEST_REPETITION : Math.min(2 * repetition, LONGEST_REPETITION);
         Mono<Void> asking = owner.cancelRequest();
         if (asking == null) {
             able = false;

@@ -83,10 +83,8 @@ class ServerCancelIT {
     @CsvSource({
         "PLAIN, false",
         "PLAIN, true",
-        "PLAIN_FETCH, true",
         "BOUND, false",
         "BOUND, true",
-        "BOUND_FETCH, true",
         "SLEEP, false",
         "SLEEP, true",
         "BOUND_SLEEP, false",
