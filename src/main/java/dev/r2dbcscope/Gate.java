@@ -5,6 +5,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Queue;
 import java.util.Set;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import org.jspecify.annotations.Nullable;
@@ -94,7 +95,23 @@ final class Gate {
             return;
         }
         waiting.offer(exchange);
-        run();
+        if (flying > 0 && scheduler != null && cancel.mayHoldBack()) {
+            runLater(scheduler);
+        } else {
+            run();
+        }
+    }
+
+    /**
+     * Whoever has seen enough of a result may come with the next statement before the cancel of the first is here, because
+     * operators like {@code flatMap} put it off until they have delivered; the connection's own thread is free after that.
+     */
+    private void runLater(Scheduler free) {
+        try {
+            free.schedule(this::run);
+        } catch (RejectedExecutionException shutDown) {
+            run();
+        }
     }
 
     /** Takes notice that the driver is done with an exchange. */

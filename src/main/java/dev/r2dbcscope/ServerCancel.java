@@ -59,6 +59,11 @@ final class ServerCancel {
         return request != null || isForNobody(inFlight, closedAbruptly);
     }
 
+    /** Whether what is in flight may have to be asked for before anything else is admitted. */
+    boolean mayHoldBack() {
+        return isAble() && !owner.isInTransaction();
+    }
+
     /** Whether the answer to a request is still to come. */
     boolean isUnderWay() {
         return request != null;
@@ -112,6 +117,7 @@ final class ServerCancel {
     /** One of those in flight has ended: another one runs now, which has not been asked for. */
     void ended() {
         repetition = 0;
+        lookLater(null);
     }
 
     /** Looks what there is to do, at a moment at which nobody else has anything to tell the gate. */
@@ -139,6 +145,9 @@ final class ServerCancel {
         } else if (before.due && before.isLast || flooded && isImpatient()) {
             lookLater(null);
             ask(inFlight);
+        } else if (flooded) {
+            flooded = false;
+            gate.drainAll();
         } else if (!before.isLast) {
             lookLater(new Look(true));
         }
