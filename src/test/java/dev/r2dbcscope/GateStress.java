@@ -20,7 +20,13 @@ public class GateStress {
 
     private static final RuntimeException CLOSED = new IllegalStateException("closed");
 
-    private static final GateOwner OWNER = new GateOwner() {
+    private static final GateOwner OWNER = new Owner(null, ScopeOptions.defaults());
+
+    /** Its database could be asked to cancel, but is not soon. */
+    private static final GateOwner CANCELLING =
+            new Owner(Mono.empty(), ScopeOptions.defaults().withCancelGrace(Duration.ofHours(1)));
+
+    private record Owner(@Nullable Mono<Void> cancelRequest, ScopeOptions options) implements GateOwner {
         @Override
         public RuntimeException closedError() {
             return CLOSED;
@@ -47,18 +53,8 @@ public class GateStress {
         }
 
         @Override
-        public ScopeOptions options() {
-            return ScopeOptions.defaults();
-        }
-
-        @Override
         public boolean isInTransaction() {
             return false;
-        }
-
-        @Override
-        public @Nullable Mono<Void> cancelRequest() {
-            return null;
         }
 
         @Override
@@ -85,12 +81,20 @@ public class GateStress {
         public void statementEnded(String sql, long nanos, long rows, @Nullable Throwable error) {
             // nobody asks
         }
-    };
+    }
 
-    /** A gate with one permit. */
+    /** A gate, with one permit if not said otherwise. */
     private static class Stage {
-        final Gate gate = new Gate(OWNER, null, 1, new RowBudget(1));
+        final Gate gate;
         volatile int idle;
+
+        Stage() {
+            this(OWNER, 1);
+        }
+
+        Stage(GateOwner owner, int permits) {
+            gate = new Gate(owner, null, permits, new RowBudget(1));
+        }
 
         void await(Mono<Void> closing) {
             closing.subscribe(null, null, () -> idle++);
@@ -112,6 +116,7 @@ public class GateStress {
         private final boolean instant;
         private volatile int started;
         private volatile int refused;
+        private volatile boolean unwanted;
 
         Step(Stage stage, boolean instant) {
             this.stage = stage;
@@ -134,6 +139,11 @@ public class GateStress {
         @Override
         void refuse(RuntimeException error) {
             refused++;
+        }
+
+        @Override
+        boolean isUnwanted() {
+            return unwanted;
         }
 
         @Override
@@ -258,6 +268,39 @@ public class GateStress {
         @Arbiter
         public void see(II_Result result) {
             result.r1 = second.started;
+        }
+    }
+
+    @JCStressTest
+    @State
+    @Outcome(id = "1, 1", expect = Expect.ACCEPTABLE, desc = "admitted before the first was unwanted")
+    @Outcome(id = "0, 1", expect = Expect.ACCEPTABLE, desc = "held back until the first had ended")
+    @Outcome(expect = Expect.FORBIDDEN, desc = "lost, or started twice")
+    public static class UnwantedRacesEnter {
+        private final Stage stage = new Stage(CANCELLING, 2);
+        private final Step first = stage.lasting();
+        private final Step second = stage.instant();
+
+        public UnwantedRacesEnter() {
+            stage.gate.enter(first);
+        }
+
+        @Actor
+        public void leave() {
+            first.unwanted = true;
+            stage.gate.unwanted();
+        }
+
+        @Actor
+        public void enter() {
+            stage.gate.enter(second);
+        }
+
+        @Arbiter
+        public void see(II_Result result) {
+            result.r1 = second.started;
+            stage.gate.ended(first);
+            result.r2 = second.started;
         }
     }
 }
