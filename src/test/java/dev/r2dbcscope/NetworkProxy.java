@@ -35,6 +35,7 @@ final class NetworkProxy implements AutoCloseable {
     private volatile CountDownLatch struck = new CountDownLatch(1);
     private volatile CountDownLatch sent = new CountDownLatch(0);
     private volatile String awaited = "";
+    private volatile CountDownLatch newcomers = new CountDownLatch(0);
 
     NetworkProxy(int serverPort) {
         this(serverPort, 0);
@@ -77,6 +78,20 @@ final class NetworkProxy implements AutoCloseable {
         sent = new CountDownLatch(1);
     }
 
+    /** Connections that come from now on are accepted, but get no further until they are let in. */
+    void holdNewcomers() {
+        newcomers = new CountDownLatch(1);
+    }
+
+    void letNewcomersIn() {
+        newcomers.countDown();
+    }
+
+    /** Connections that come from now on are refused. */
+    void refuseNewcomers() throws IOException {
+        listener.close();
+    }
+
     boolean awaitFault() {
         try {
             return struck.await(60, TimeUnit.SECONDS);
@@ -99,13 +114,22 @@ final class NetworkProxy implements AutoCloseable {
         try {
             while (true) {
                 Socket client = listener.accept();
-                Link link = new Link(client, new Socket(InetAddress.getLoopbackAddress(), serverPort));
-                links.add(link);
-                daemon(() -> link.carry(client, link.server, true));
-                daemon(() -> link.carry(link.server, client, false));
+                daemon(() -> connect(client, newcomers));
             }
         } catch (IOException closed) {
             // the end of the proxy
+        }
+    }
+
+    private void connect(Socket client, CountDownLatch entrance) {
+        try {
+            entrance.await();
+            Link link = new Link(client, new Socket(InetAddress.getLoopbackAddress(), serverPort));
+            links.add(link);
+            daemon(() -> link.carry(client, link.server, true));
+            daemon(() -> link.carry(link.server, client, false));
+        } catch (IOException | InterruptedException gone) {
+            // the server, with the end of the tests
         }
     }
 

@@ -3,17 +3,26 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Statement;
+import java.net.ConnectException;
 import java.time.Duration;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import reactor.core.Disposable;
 import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
 
 /** How soon a connection is of use again after a cancel, and that the cancel hits nothing else. */
 class ServerCancelIT {
@@ -115,6 +124,164 @@ class ServerCancelIT {
             pool.assertWhole();
             assertThat(pool.backends()).isEqualTo(before);
             assertThat(pool.destroyed()).isZero();
+        }
+    }
+
+    /** Statements of 0 to 3 ms, each left at some moment of it, and whoever comes next on one of two connections. */
+    @ParameterizedTest
+    @CsvSource({"false, false", "true, false", "false, true"})
+    void noCancelHitsWhoeverComesNext(boolean transactional, boolean sameScope) {
+        Set<Throwable> unexpected = ConcurrentHashMap.newKeySet();
+        try (WatchedPool pool = WatchedPool.of(2)) {
+            List<ConnectionScopes> graces = Stream.of(0, 1, 2)
+                    .map(millis -> pool.with(options -> options.withCancelGrace(Duration.ofMillis(millis))))
+                    .toList();
+            Flux.range(0, STORM)
+                    .flatMap(
+                            trial -> {
+                                ConnectionScopes scopes = graces.get(trial % graces.size());
+                                return sameScope
+                                        ? scopes.withConnectionMany(c ->
+                                                left(Rows.ints(shortSleep(c))).thenMany(next(c)))
+                                        : left(transactional
+                                                        ? scopes.inTransactionMany(c -> Rows.ints(shortSleep(c)))
+                                                        : scopes.withConnectionMany(c -> Rows.ints(shortSleep(c))))
+                                                .thenMany(scopes.withConnectionMany(ServerCancelIT::next));
+                            },
+                            4)
+                    .doOnNext(value -> assertThat(value).isEqualTo(7))
+                    .count()
+                    .doOnSuccess(count -> assertThat(count).isEqualTo(STORM))
+                    .doOnError(unexpected::add)
+                    .block(LONG);
+            pool.awaitQuiet();
+            long hits = pool.events(ScopeEvent.StatementEnded.class).stream()
+                    .filter(ended ->
+                            ended.error() instanceof R2dbcException error && "57014".equals(error.getSqlState()))
+                    .count();
+            System.out.printf(
+                    "%d trials, %s: %d requests, %d statements cancelled%n",
+                    STORM,
+                    sameScope ? "in the same scope" : transactional ? "in transactions" : "in plain scopes",
+                    pool.events(ScopeEvent.CancelRequested.class).size(),
+                    hits);
+            assertThat(unexpected).isEmpty();
+            assertThat(hits).isPositive();
+            assertThat(pool.events(ScopeEvent.CancelRequested.class))
+                    .isNotEmpty()
+                    .allMatch(event -> event.error() == null);
+            assertThat(pool.destroyed()).isZero();
+            pool.assertWhole();
+        }
+    }
+
+    private static Statement shortSleep(Connection connection) {
+        return connection
+                .createStatement("select 1 from pg_sleep($1)")
+                .bind(0, ThreadLocalRandom.current().nextDouble(0.003));
+    }
+
+    private static Flux<Integer> next(Connection connection) {
+        return Rows.ints(connection, "select 7 from pg_sleep(0.001)");
+    }
+
+    /** Leaves it after 0 to 4 ms, or when it has ended. */
+    private static Flux<Integer> left(Flux<Integer> statement) {
+        return Flux.defer(() -> statement.takeUntilOther(
+                Mono.delay(Duration.ofNanos(ThreadLocalRandom.current().nextLong(4_000_000)), Schedulers.parallel())));
+    }
+
+    @Test
+    void theRestOfAPlainScopeDoesNotWaitForAResultOfWhichItHasSeenEnough() {
+        try (WatchedPool pool = WatchedPool.of(1)) {
+            List<Integer> seen = pool.scopes
+                    .withConnectionMany(c -> Rows.ints(Endless.BOUND.on(c))
+                            .take(3)
+                            .concatWith(Rows.ints(Endless.PLAIN.on(c)).take(2))
+                            .concatWith(Rows.ints(c, "select 42")))
+                    .collectList()
+                    .block(LONG);
+            assertThat(seen).containsExactly(1, 2, 3, 1, 2, 42);
+            assertThat(pool.events(ScopeEvent.CancelRequested.class)).hasSizeGreaterThanOrEqualTo(2);
+            pool.assertWhole();
+            assertThat(pool.destroyed()).isZero();
+        }
+    }
+
+    // a network between that is in the way ---------------------------------------------------------------------------
+
+    private static WatchedPool behind(NetworkProxy proxy, Duration releaseTimeout) {
+        return WatchedPool.to(
+                1,
+                server -> server.host("127.0.0.1").port(proxy.port()),
+                options -> options.withReleaseTimeout(releaseTimeout));
+    }
+
+    private static Disposable sleeping(WatchedPool pool, String seconds) {
+        Disposable running = pool.scopes
+                .withConnectionMany(c -> Rows.ints(c, "select 1 from pg_sleep(" + seconds + ")"))
+                .subscribe();
+        Await.until(() -> pool.inState("active") == 1, () -> "it does not run");
+        return running;
+    }
+
+    @Test
+    void theConnectionIsNobodysWhileARequestIsOnItsWay() throws Exception {
+        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+                WatchedPool pool = behind(proxy, LONG)) {
+            pool.assertWhole();
+            Set<Integer> before = pool.backends();
+            Disposable running = sleeping(pool, "0.3");
+            proxy.holdNewcomers();
+            running.dispose();
+            Await.until(
+                    () -> pool.inState("active") == 0
+                            && pool.inState("idle") == 1
+                            && pool.scopes.live().stream().allMatch(scope -> scope.statementsInFlight() == 0),
+                    () -> "it does not end by itself");
+            assertThat(pool.scopes.live()).hasSize(1);
+            assertThat(pool.events(ScopeEvent.CancelRequested.class)).isEmpty();
+            proxy.letNewcomersIn();
+            assertThat(pool.borrow(c -> Rows.ints(c, "select 42 from pg_sleep(0.1)")))
+                    .containsExactly(42);
+            assertThat(pool.backends()).isEqualTo(before);
+            assertThat(pool.events(ScopeEvent.CancelRequested.class)).hasSize(1);
+            assertThat(pool.destroyed()).isZero();
+        }
+    }
+
+    @Test
+    void aRequestThatIsRefusedHarmsNothing() throws Exception {
+        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+                WatchedPool pool = behind(proxy, LONG)) {
+            pool.assertWhole();
+            Set<Integer> before = pool.backends();
+            Disposable running = sleeping(pool, "0.5");
+            proxy.refuseNewcomers();
+            running.dispose();
+            pool.awaitQuiet();
+            assertThat(pool.events(ScopeEvent.CancelRequested.class))
+                    .isNotEmpty()
+                    .allSatisfy(event -> assertThat(event.error()).isInstanceOf(ConnectException.class));
+            assertThat(pool.destroyed()).isZero();
+            assertThat(pool.borrow(c -> Rows.ints(c, "select 42"))).containsExactly(42);
+            assertThat(pool.backends()).isEqualTo(before);
+        }
+    }
+
+    @Test
+    void aRequestThatHangsDestroysTheConnectionInTime() throws Exception {
+        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+                WatchedPool pool = behind(proxy, Duration.ofMillis(400))) {
+            Disposable running = sleeping(pool, "60");
+            proxy.holdNewcomers();
+            long start = System.nanoTime();
+            running.dispose();
+            pool.awaitQuiet();
+            assertThat(Duration.ofNanos(System.nanoTime() - start)).isLessThan(Duration.ofSeconds(30));
+            assertThat(pool.destroyed()).isEqualTo(1);
+            proxy.letNewcomersIn();
+            assertThat(pool.borrow(c -> Rows.ints(c, "select 42"))).containsExactly(42);
         }
     }
 
