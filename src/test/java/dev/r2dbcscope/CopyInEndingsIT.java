@@ -29,8 +29,7 @@ class CopyInEndingsIT {
             .column("id", CopyType.INTEGER, i -> i)
             .column("note", CopyType.TEXT, i -> "note " + i);
 
-    private final WatchedPool pool =
-            WatchedPool.of(2, options -> options.withReleaseTimeout(Duration.ofSeconds(20)));
+    private final WatchedPool pool = WatchedPool.of(2, options -> options.withReleaseTimeout(Duration.ofSeconds(20)));
 
     @BeforeEach
     void table() {
@@ -122,7 +121,8 @@ class CopyInEndingsIT {
             }
         }
         pool.awaitQuiet();
-        System.out.println(ended + " had ended before their cancel, " + pool.destroyed() + " connections were destroyed");
+        System.out.println(
+                ended + " had ended before their cancel, " + pool.destroyed() + " connections were destroyed");
         assertThat(Postgres.number("select count(*) from (select id / 10000 from ended group by id / 10000) whole"))
                 .isGreaterThanOrEqualTo(ended.get());
     }
@@ -134,8 +134,7 @@ class CopyInEndingsIT {
         for (int i = 0; i < times; i++) {
             AtomicLong pulled = new AtomicLong();
             long until = random.nextInt(40_000);
-            Disposable copy = ROWS.write(
-                            pool.scopes, endless().doOnNext(n -> pulled.incrementAndGet()))
+            Disposable copy = ROWS.write(pool.scopes, endless().doOnNext(n -> pulled.incrementAndGet()))
                     .subscribe();
             Await.until(() -> pulled.get() > until, () -> "pulled " + pulled);
             copy.dispose();
@@ -150,7 +149,8 @@ class CopyInEndingsIT {
         assertThatThrownBy(() -> pool.scopes
                         .inTransaction(c -> ROWS.write(c, Flux.range(0, 5000))
                                 .doOnNext(n -> assertThat(n).isEqualTo(5000))
-                                .then(Rows.ints(c, "select count(*)::int from ended").next())
+                                .then(Rows.ints(c, "select count(*)::int from ended")
+                                        .next())
                                 .doOnNext(n -> assertThat(n).isEqualTo(5000))
                                 .then(Mono.error(new IllegalStateException("no"))))
                         .block(LONG))
@@ -174,7 +174,9 @@ class CopyInEndingsIT {
         Long sum = pool.scopes
                 .inTransaction(c -> Flux.range(0, 20)
                         .flatMap(i -> ROWS.write(c, Flux.range(i * 100, 100))
-                                .flatMap(n -> Rows.ints(c, "select count(*)::int from ended").next().thenReturn(n)))
+                                .flatMap(n -> Rows.ints(c, "select count(*)::int from ended")
+                                        .next()
+                                        .thenReturn(n)))
                         .reduce(Long::sum))
                 .block(LONG);
         assertThat(sum).isEqualTo(2000);
@@ -231,13 +233,14 @@ class CopyInEndingsIT {
                 .inTransactionMany(holder -> Rows.update(holder, "lock table ended in access exclusive mode")
                         .thenMany(Flux.defer(() -> {
                             Mono<Long> copy = ROWS.write(
-                                            pool.scopes.transactions(Propagation.REQUIRES_NEW),
-                                            Flux.range(0, 2_000_000)
-                                                    .doOnNext(i -> pulled.incrementAndGet())
-                                                    .doOnRequest(requested::addAndGet));
+                                    pool.scopes.transactions(Propagation.REQUIRES_NEW),
+                                    Flux.range(0, 2_000_000)
+                                            .doOnNext(i -> pulled.incrementAndGet())
+                                            .doOnRequest(requested::addAndGet));
                             Mono<Long> stopped = Mono.fromCallable(() -> standsStill(pulled))
                                     .subscribeOn(Schedulers.boundedElastic())
-                                    .doOnNext(n -> assertThat(requested.get() - n).isLessThanOrEqualTo(256));
+                                    .doOnNext(
+                                            n -> assertThat(requested.get() - n).isLessThanOrEqualTo(256));
                             return Flux.merge(copy.takeUntilOther(stopped.ignoreElement()), stopped);
                         })))
                 .doOnNext(n -> System.out.println("The source stopped after " + n + " rows"))
@@ -311,10 +314,10 @@ class CopyInEndingsIT {
         Postgres.execute("create or replace function ended_conflict() returns trigger language plpgsql as $$"
                 + " begin if new.id = 500 and nextval('ended_attempts') < 3 then"
                 + " raise exception 'conflict' using errcode = '40001'; end if; return new; end $$");
-        Postgres.execute("create trigger conflict before insert on ended for each row execute function ended_conflict()");
+        Postgres.execute(
+                "create trigger conflict before insert on ended for each row execute function ended_conflict()");
         Long written = ROWS.write(
-                        pool.scopes.transactions(
-                                TransactionOptions.defaults().withRetry(RetryPolicy.serialization(5))),
+                        pool.scopes.transactions(TransactionOptions.defaults().withRetry(RetryPolicy.serialization(5))),
                         Flux.range(0, 1000))
                 .block(LONG);
         assertThat(written).isEqualTo(1000);

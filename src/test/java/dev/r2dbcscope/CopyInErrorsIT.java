@@ -47,7 +47,9 @@ class CopyInErrorsIT {
     void nothingIsWrittenAndThePoolIsWhole() {
         assertThat(Postgres.number("select count(*) from refused")).isZero();
         pool.assertWhole();
-        assertThat(pool.destroyed()).as("after any error of a COPY its connection is destroyed").isOne();
+        assertThat(pool.destroyed())
+                .as("after any error of a COPY its connection is destroyed")
+                .isOne();
         pool.close();
     }
 
@@ -129,7 +131,11 @@ class CopyInErrorsIT {
     void textThatIsNoValueOfItsColumnsTypeIsToldWithoutIt() {
         CopyException error = refused(
                 CopyIn.<Integer>into("refused")
-                        .columns((i, row) -> row.writeInt(i).writeText("x").writeText(SECRET), "id", "note", "odd \"column"),
+                        .columns(
+                                (i, row) -> row.writeInt(i).writeText("x").writeText(SECRET),
+                                "id",
+                                "note",
+                                "odd \"column"),
                 CopyFormat.TEXT,
                 Flux.range(0, 1000));
         assertThat(error.row()).isOne();
@@ -140,7 +146,8 @@ class CopyInErrorsIT {
     @Test
     void aBinaryValueOfAnotherTypeIsToldWithItsColumn() {
         CopyException error = refused(
-                CopyIn.<Integer>into("refused").columns((i, row) -> row.writeLong(i).writeText(SECRET), "id", "note"),
+                CopyIn.<Integer>into("refused")
+                        .columns((i, row) -> row.writeLong(i).writeText(SECRET), "id", "note"),
                 CopyFormat.BINARY,
                 Flux.range(0, 1000));
         assertThat(error.row()).isOne();
@@ -162,16 +169,32 @@ class CopyInErrorsIT {
     @ParameterizedTest
     @EnumSource(CopyFormat.class)
     void whatPostgresqlCannotStoreIsNotSent(CopyFormat format) {
-        assertUnsent(format, "note", (i, row) -> row.writeInt(i).writeText(SECRET + "\0").writeNull());
-        assertUnsent(format, "note", (i, row) -> row.writeInt(i).writeText(SECRET + "\ud800").writeNull());
-        assertUnsent(format, "note", (i, row) -> row.writeInt(i).writeText("\udc00" + SECRET).writeNull());
-        assertUnsent(format, "note", (i, row) -> row.writeInt(i).writeText("\ud800\ud800\udc00").writeNull());
-        assertUnsent(format, "odd \"column", (i, row) -> row.writeInt(i)
-                .writeText(SECRET)
-                .writeDate(LocalDate.of(5874898, 1, 1)));
-        assertUnsent(format, "odd \"column", (i, row) -> row.writeInt(i)
-                .writeText(SECRET)
-                .writeTimestamp(LocalDateTime.of(294276, 12, 31, 23, 59, 59, 999_999_999)));
+        assertUnsent(
+                format,
+                "note",
+                (i, row) -> row.writeInt(i).writeText(SECRET + "\0").writeNull());
+        assertUnsent(
+                format,
+                "note",
+                (i, row) -> row.writeInt(i).writeText(SECRET + "\ud800").writeNull());
+        assertUnsent(
+                format,
+                "note",
+                (i, row) -> row.writeInt(i).writeText("\udc00" + SECRET).writeNull());
+        assertUnsent(
+                format,
+                "note",
+                (i, row) -> row.writeInt(i).writeText("\ud800\ud800\udc00").writeNull());
+        assertUnsent(
+                format,
+                "odd \"column",
+                (i, row) -> row.writeInt(i).writeText(SECRET).writeDate(LocalDate.of(5874898, 1, 1)));
+        assertUnsent(
+                format,
+                "odd \"column",
+                (i, row) -> row.writeInt(i)
+                        .writeText(SECRET)
+                        .writeTimestamp(LocalDateTime.of(294276, 12, 31, 23, 59, 59, 999_999_999)));
         assertUnsent(format, "id", (i, row) -> row.writeNumeric(new BigDecimal("1E-16384")));
         assertUnsent(format, "id", (i, row) -> row.writeNumeric(new BigDecimal("1E+131072")));
         assertUnsent(format, "id", (i, row) -> row.writeInterval(Duration.ofSeconds(Long.MAX_VALUE / 1_000_000 + 1)));
@@ -216,7 +239,8 @@ class CopyInErrorsIT {
         assertThatThrownBy(() -> ROWS.withFormat(format)
                         .write(pool.scopes, Flux.range(0, 50_000).concatWith(Mono.error(own)))
                         .block(LONG))
-                .satisfies(error -> assertThat(error.getCause() == null ? error : error).isSameAs(own));
+                .satisfies(error ->
+                        assertThat(error.getCause() == null ? error : error).isSameAs(own));
     }
 
     @Test
