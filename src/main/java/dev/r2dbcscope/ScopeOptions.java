@@ -263,8 +263,15 @@ public final class ScopeOptions {
 
     /**
      * Says how long a statement that nobody waits for any more may go on, before the database is asked to cancel it: after
-     * a cancel, an error or a time limit, and in a shutdown. Only databases whose dialect can do it are asked (PostgreSQL);
-     * a statement in a transaction that goes on is never cancelled, because that would abort the transaction.
+     * a cancel, an error or a time limit, or when its subscriber has seen enough. One that has sent thousands of rows to nobody
+     * meanwhile is not given all of it. Only databases whose dialect can do it are asked (PostgreSQL); a statement in a
+     * transaction that goes on is never cancelled, because that would abort the transaction.
+     *
+     * <p>Until the request is answered and the statement has ended, which is told to the listeners as {@link
+     * ScopeEvent.CancelRequested}, no other statement is sent and the connection is not given back, so the request hits
+     * nothing else. If it fails, or is not answered within the release timeout, the connection is destroyed, unless it is
+     * certain that the request was never sent; then, and when the statement goes on in spite of it, it is repeated, at most
+     * ten times a second.
      *
      * @param cancelGrace how long; zero to ask at once; 20 milliseconds by default. A very long one never asks, so that
      *     what a statement still sends is read and thrown away.
