@@ -185,6 +185,19 @@ public interface Dialect {
     }
 
     /**
+     * Lets a result be left in the middle that the driver reads by {@link io.r2dbc.spi.Statement#fetchSize}, outside a
+     * transaction. The subscription to it, of which at least one row was read, is cancelled first, upon which the driver must
+     * bring the exchange to a good end by itself; drivers signal nothing after a cancel, so this says when that is.
+     *
+     * @param connection a physical connection, unwrapped from pools and proxies
+     * @return ends, well or not, when the database has answered everything that was sent before; or {@code null} if the driver
+     *     does not stop fetching when it is cancelled, or not cleanly: the result is then read to its end
+     */
+    default @Nullable Publisher<?> afterCancelledFetch(Connection connection) {
+        return null;
+    }
+
+    /**
      * Keeps a segment valid beyond the call in which the driver delivered it.
      *
      * @param segment a segment as the driver delivered it

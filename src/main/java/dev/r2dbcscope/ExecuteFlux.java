@@ -14,6 +14,7 @@ final class ExecuteFlux extends Flux<Result> {
     private final boolean hasManyBindings;
     private final Publisher<? extends Result> driver;
     private final boolean counted;
+    private boolean fetches;
 
     /**
      * An execution.
@@ -27,6 +28,12 @@ final class ExecuteFlux extends Flux<Result> {
         this.hasManyBindings = hasManyBindings;
         this.driver = driver;
         this.counted = counted;
+    }
+
+    /** The driver reads it by fetch size. */
+    ExecuteFlux fetching() {
+        fetches = true;
+        return this;
     }
 
     @Override
@@ -53,6 +60,9 @@ final class ExecuteFlux extends Flux<Result> {
             return;
         }
         ResultExchange exchange = new ResultExchange(scope, gate, sql, hasManyBindings, driver, actual);
+        if (fetches && !session.isInTransaction()) {
+            exchange.fetching();
+        }
         if (counted) {
             exchange.countedBy(innermost.work());
         }

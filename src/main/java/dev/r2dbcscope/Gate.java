@@ -311,6 +311,15 @@ final class Gate {
         }
     }
 
+    /** Runs something that belongs to an exchange in flight where the driver wants to be called. */
+    void onConnection(Runnable task) {
+        if (scheduler == null) {
+            task.run();
+        } else {
+            scheduler.schedule(task);
+        }
+    }
+
     private void refuse(Exchange exchange) {
         if (exchange.withdraw()) {
             exchange.refuse(owner.closedError());

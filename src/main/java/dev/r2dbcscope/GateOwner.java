@@ -35,6 +35,10 @@ interface GateOwner {
     @Nullable
     Mono<Void> cancelRequest();
 
+    /** Ends when a fetch that was cancelled is over, see {@link Dialect#afterCancelledFetch}; {@code null} if never. */
+    @Nullable
+    Mono<Void> afterCancelledFetch();
+
     /** Takes notice that the database was asked, so long after the statement was sent, and has answered or not. */
     void cancelRequested(String sql, long ran, long took, @Nullable Throwable error);
 

@@ -64,7 +64,7 @@ final class PagedQuery extends Flux<Result> {
 
     /** The execution as the driver does it. */
     Flux<Result> unpaged() {
-        return new ExecuteFlux(scope, sql, false, driver, true);
+        return new ExecuteFlux(scope, sql, false, driver, true).fetching();
     }
 
     @Override

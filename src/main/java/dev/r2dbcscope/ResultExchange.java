@@ -4,12 +4,14 @@ import io.r2dbc.spi.Result;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Queue;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicIntegerFieldUpdater;
 import java.util.concurrent.atomic.AtomicLongFieldUpdater;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
+import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.util.concurrent.Queues;
 import reactor.util.context.Context;
@@ -42,6 +44,8 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     private final String sql;
     private final Publisher<? extends Result> source;
     private final boolean hasManyBindings;
+    private volatile boolean fetches;
+    private final AtomicBoolean stopped = new AtomicBoolean();
     private final CoreSubscriber<? super Result> actual;
 
     private final LateSubscription driver = new LateSubscription();
@@ -159,11 +163,52 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         if (isEnded() || !isUnwanted()) {
             return false;
         }
-        if (gate.isAbleToCancel()) {
+        if (fetches && stopFetching()) {
+            drain();
+            gate.unwanted();
+        } else if (gate.isAbleToCancel()) {
             openReaders().forEach(ResultReader::skim);
             gate.unwanted();
         } else {
             drain();
+        }
+        return true;
+    }
+
+    /** The driver reads its result by fetch size, and not in a transaction. */
+    ResultExchange fetching() {
+        fetches = true;
+        return this;
+    }
+
+    /**
+     * Lets the driver close its portal instead of reading all of it: by a cancel of whatever of the driver's publishers has not
+     * ended, the execution or else its only result, as soon as a row of that has come. A request to cancel would mostly come
+     * between two fetches, when the server has nothing to cancel. Says whether it was done.
+     */
+    private boolean stopFetching() {
+        List<ResultReader<?>> reading = openReaders();
+        if (stopped.get()) {
+            return true;
+        }
+        if (reading.size() != 1 || !reading.get(0).hasRows()) {
+            return false;
+        }
+        Mono<Void> after = gate.owner().afterCancelledFetch();
+        if (after == null) {
+            fetches = false;
+            return false;
+        }
+        if (stopped.compareAndSet(false, true)) {
+            ResultReader<?> reader = reading.get(0);
+            gate.onConnection(() -> {
+                if (executed) {
+                    reader.stop(after);
+                } else {
+                    driver.cancel();
+                    executed();
+                }
+            });
         }
         return true;
     }

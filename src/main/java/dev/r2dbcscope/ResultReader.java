@@ -8,6 +8,7 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
+import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
 import reactor.util.concurrent.Queues;
 import reactor.util.context.Context;
@@ -232,8 +233,8 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     @SuppressWarnings("unchecked")
     public void onNext(Object value) {
         exchange.answered();
-        if (skimming && ++skimmed == SKIMMED) {
-            exchange.flooded();
+        if (skimming) {
+            skimmed();
         }
         if (value == NOTHING) {
             return;
@@ -263,6 +264,27 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             settle();
         }
         run();
+    }
+
+    private void skimmed() {
+        skimmed++;
+        if (skimmed == 1) {
+            exchange.left();
+        } else if (skimmed == SKIMMED) {
+            exchange.flooded();
+        }
+    }
+
+    boolean hasRows() {
+        return delivered > 0 || skimmed > 0;
+    }
+
+    /** Lets the driver end it without the rest; it signals nothing more by itself, unless it has just ended. */
+    void stop(Mono<Void> over) {
+        if (!driverEnded) {
+            driver.cancel();
+            over.subscribe(null, null, () -> driverEnded(null));
+        }
     }
 
     /** A subscriber must not throw; if one does, because of a fatal error, it gets that as its error. */

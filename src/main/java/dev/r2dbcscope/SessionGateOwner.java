@@ -76,6 +76,12 @@ final class SessionGateOwner implements GateOwner {
     }
 
     @Override
+    public @Nullable Mono<Void> afterCancelledFetch() {
+        Publisher<?> after = session.dialect().afterCancelledFetch(FactorySupply.physical(connection));
+        return after == null ? null : Shield.lazily(() -> after).onErrorComplete();
+    }
+
+    @Override
     public void cancelRequested(String sql, long ran, long took, @Nullable Throwable error) {
         session.report().cancelRequested(sql, ran, took, error);
     }

@@ -58,6 +58,11 @@ public class GateStress {
         }
 
         @Override
+        public @Nullable Mono<Void> afterCancelledFetch() {
+            return null;
+        }
+
+        @Override
         public void cancelRequested(String sql, long ran, long took, @Nullable Throwable error) {
             // nobody asks
         }

@@ -94,6 +94,8 @@ class ServerCancelIT {
         "PLAIN, true",
         "PLAIN_FETCH, true",
         "BOUND_FETCH, true",
+        "PLAIN_FETCH, false",
+        "BOUND_FETCH, false",
         "BOUND, false",
         "BOUND, true",
         "SLEEP, false",
@@ -176,6 +178,39 @@ class ServerCancelIT {
             pool.assertWhole();
             witness.droppedValues().clear(); // rows that were on their way when takeUntilOther ended
         }
+    }
+
+    /** The driver is cancelled here, in the middle of fetches: connections must survive that, and answer nobody else's rows. */
+    @ParameterizedTest
+    @CsvSource({"false", "true"})
+    void fetchesThatAreLeftAtRandomHarmNoConnection(boolean bound) {
+        try (WatchedPool pool = WatchedPool.of(2)) {
+            pool.assertWhole();
+            Set<Integer> before = pool.backends();
+            Flux.range(0, STORM)
+                    .flatMap(
+                            trial -> pool.scopes.withConnectionMany(c -> left(Rows.ints(fetched(c, bound)))
+                                    .ignoreElements()
+                                    .thenMany(next(c))),
+                            4)
+                    .doOnNext(value -> assertThat(value).isEqualTo(7))
+                    .count()
+                    .doOnSuccess(count -> assertThat(count).isEqualTo(STORM))
+                    .block(LONG);
+            pool.assertWhole();
+            assertThat(pool.destroyed()).isZero();
+            assertThat(pool.backends()).isEqualTo(before);
+            witness.droppedValues().clear(); // rows that were on their way when takeUntilOther ended
+        }
+    }
+
+    private static Statement fetched(Connection connection, boolean bound) {
+        return (bound
+                        ? connection
+                                .createStatement("select generate_series(1, $1)")
+                                .bind(0, 3_000)
+                        : connection.createStatement("select generate_series(1, 3000)"))
+                .fetchSize(10);
     }
 
     private static Statement shortSleep(Connection connection) {

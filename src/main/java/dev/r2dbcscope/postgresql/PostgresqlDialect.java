@@ -9,6 +9,7 @@ import io.r2dbc.postgresql.api.PostgresqlException;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Result;
+import io.r2dbc.spi.ValidationDepth;
 import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -141,6 +142,12 @@ public final class PostgresqlDialect implements Dialect {
     @Override
     public Publisher<Void> cancelRunning(Connection connection) {
         return ((PostgresqlConnection) connection).cancelRequest();
+    }
+
+    /** The driver closes the portal instead of fetching from it again; conversations are answered in order. */
+    @Override
+    public Publisher<?> afterCancelledFetch(Connection connection) {
+        return connection.validate(ValidationDepth.REMOTE);
     }
 
     /** Rows are views of the driver's pooled network buffers, which are counted. */
