@@ -40,10 +40,11 @@ import reactor.core.publisher.Mono;
  * was released as often, which the end of the scope sees to.
  *
  * <p><em>Endings:</em> the wait is bounded by the lock wait timeout of the scope ({@code ScopeOptions.withLockWaitTimeout}),
- * beyond which it fails with {@code ScopeTimeoutException}; there is none by default. When the subscriber cancels it, the
- * database is asked to stop waiting after the scope's cancel grace, and a lock that was got meanwhile is released at the end of
- * the scope at the latest. Inside a transaction an interrupted wait, like any error, aborts the transaction. Where it is not
- * certain whether the lock was got, or it cannot be released, the connection is destroyed, which releases it as well. The
+ * beyond which it fails with {@code ScopeTimeoutException}; there is none by default. When its subscriber cancels or its scope
+ * ends, the database is asked to stop waiting after the scope's cancel grace, as for any statement, and a lock that was got
+ * meanwhile is released at the end of the scope at the latest. In a transaction that goes on it is not asked, because that would
+ * abort the transaction: the next statement waits for the lock then, so bound the wait, or use {@link #tryAcquire}. Where it is
+ * not certain whether the lock was got, or it cannot be released, the connection is destroyed, which releases it as well. The
  * connection serves no other statement during the wait. A deadlock (SQLSTATE 40P01) is passed on as the database reports it.
  *
  * <p>Works with the connection of a scope alone; others are refused with {@link IllegalArgumentException}. Immutable and
@@ -127,7 +128,7 @@ public final class AdvisoryLock {
      * @return completes when the lock is held
      */
     public Mono<Void> acquire(Connection connection) {
-        return request(connection, true).then();
+        return request(connection, "").then();
     }
 
     /**
@@ -137,7 +138,7 @@ public final class AdvisoryLock {
      * @return emits whether the lock is held now
      */
     public Mono<Boolean> tryAcquire(Connection connection) {
-        return request(connection, false);
+        return request(connection, "try_");
     }
 
     /**
@@ -213,16 +214,17 @@ public final class AdvisoryLock {
         return release(connection).onErrorComplete();
     }
 
-    private Mono<Boolean> request(Connection connection, boolean waits) {
-        String verb = (waits ? "" : "try_") + (transactional ? "advisory_xact_lock" : "advisory_lock");
+    private Mono<Boolean> request(Connection connection, String how) {
+        String verb = how + (transactional ? "advisory_xact_lock" : "advisory_lock");
         return DriverTurn.take(connection, key.words(verb), turn -> {
-            LockRequest request = new LockRequest(turn, key, verb, waits);
+            turn.cancellable();
+            Flux<Boolean> request = Flux.defer(() -> LockKey.answers(key.call(turn.connection(), verb, "")));
             if (transactional) {
                 turn.requireTransaction();
-                return request.run();
+                return request;
             }
             turn.requireSession("use AdvisoryLock.forTransaction() inside a transaction");
-            return held(turn).counting(key, request.run());
+            return held(turn).counting(key, request);
         });
     }
 

@@ -82,12 +82,11 @@ final class HeldLocks {
     private static Flux<Boolean> unlock(Connection connection, LockKey key, int times) {
         return times == 0
                 ? Flux.empty()
-                : LockRequest.answers(
-                        key.call(connection, UNLOCK, " from pg_catalog.generate_series(1, " + times + ")"));
+                : LockKey.answers(key.call(connection, UNLOCK, " from pg_catalog.generate_series(1, " + times + ")"));
     }
 
     private static Flux<Boolean> requireFree(Connection connection, LockKey key) {
-        return LockRequest.answers(key.isHeld(connection))
+        return LockKey.answers(key.isHeld(connection))
                 .flatMap(held -> held
                         ? Mono.error(new IllegalStateException(
                                 "A request for an advisory lock failed, but the lock is held"))

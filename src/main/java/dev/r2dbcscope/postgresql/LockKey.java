@@ -2,6 +2,8 @@ package dev.r2dbcscope.postgresql;
 
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Statement;
+import org.jspecify.annotations.Nullable;
+import reactor.core.publisher.Flux;
 
 /**
  * What an advisory lock is on, and how: the key and the form, but not the level.
@@ -37,6 +39,15 @@ record LockKey(long value, boolean pair, boolean shared) {
                         + (shared ? "ShareLock" : "ExclusiveLock") + "' and objsubid = " + (pair ? 2 : 1)
                         + " and classid::bigint = " + unsigned(upper) + " and objid::bigint = " + unsigned(lower)
                         + ")"));
+    }
+
+    /** The functions that wait return {@code void}, which is a row with an empty text. */
+    static Flux<Boolean> answers(Statement statement) {
+        return Flux.from(statement.execute()).flatMap(result -> result.map(row -> !isFalse(row.get(0))));
+    }
+
+    private static boolean isFalse(@Nullable Object answer) {
+        return Boolean.FALSE.equals(answer);
     }
 
     private static String unsigned(String number) {
