@@ -325,6 +325,31 @@ class AdvisoryLockIT {
         }
 
         @Test
+        void thatIsCancelledInATransactionThatGoesOnIsWaitedForAndDoesNotAbortIt() {
+            AtomicReference<Boolean> holds = new AtomicReference<>(false);
+            Disposable holder = scopes.withConnection(c ->
+                            lock.acquire(c).doOnSuccess(done -> holds.set(true)).then(Mono.never()))
+                    .subscribe();
+            Await.until(holds::get, () -> "not acquired");
+            Integer after = scopes.inTransaction(c -> {
+                        Disposable wait = lock.acquire(c).subscribe();
+                        return Mono.fromRunnable(() -> Await.until(() -> waiting(key) == 1, () -> "no wait"))
+                                .subscribeOn(Schedulers.boundedElastic())
+                                .doOnTerminate(() -> {
+                                    wait.dispose();
+                                    holder.dispose();
+                                })
+                                .thenMany(Rows.ints(c, "select 6"))
+                                .next();
+                    })
+                    .block(LONG);
+            assertThat(after).isEqualTo(6);
+            assertThat(held(key)).isZero();
+            pool.awaitQuiet();
+            assertThat(pool.destroyed()).isZero();
+        }
+
+        @Test
         void thatIsEndedWithItsScopeFreesTheConnectionAtOnce() {
             whileHeldElsewhere(lock, () -> {
                 Disposable plain = scopes.withConnection(lock::acquire).subscribe();

@@ -4,6 +4,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.r2dbcscope.postgresql.AdvisoryLock;
+import dev.r2dbcscope.postgresql.CopyIn;
+import dev.r2dbcscope.postgresql.CopyType;
+import dev.r2dbcscope.postgresql.PartitionedRead;
+import dev.r2dbcscope.postgresql.UnnestWriter;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import java.time.Duration;
@@ -223,6 +227,34 @@ class PgBouncerIT {
     private static long sleeping() {
         return Postgres.number("select count(*) from pg_stat_activity where query like 'select 1 from pg_sleep(30)%'"
                 + " and state = 'active' and pid <> pg_backend_pid()");
+    }
+
+    @Test
+    void bulkWritesOfAllClientsAreWhole() {
+        Postgres.execute("create table if not exists bulk_copied (id int primary key);"
+                + "create table if not exists bulk_nested (id int primary key)");
+        CopyIn<Integer> copy = CopyIn.<Integer>into("bulk_copied").column("id", CopyType.INTEGER, i -> i);
+        UnnestWriter<Integer> unnest = UnnestWriter.<Integer>into("bulk_nested").column("id", "int", i -> i);
+        crowd(12, i -> copy.write(scopes, Flux.range(i * 1_000, 1_000)));
+        crowd(12, i -> unnest.write(scopes, Flux.range(i * 1_000, 1_000)));
+        assertThat(Postgres.number("select count(*) from bulk_copied")).isEqualTo(12_000);
+        assertThat(Postgres.number("select count(*) from bulk_nested")).isEqualTo(12_000);
+        assertThat(pool.destroyed()).isZero();
+    }
+
+    @Test
+    void aReadInPartsIsWhole() {
+        List<Integer> ids = PartitionedRead.ofTable("pooled")
+                .withPartitions(5)
+                .withConnections(SERVERS - 1)
+                .withFetchSize(100)
+                .read(scopes, (row, metadata) -> row.get("id", Integer.class))
+                .collectList()
+                .blockOptional(LONG)
+                .orElseThrow();
+        assertThat(ids)
+                .containsExactlyInAnyOrderElementsOf(
+                        IntStream.rangeClosed(1, ROWS).boxed().toList());
     }
 
     @Test

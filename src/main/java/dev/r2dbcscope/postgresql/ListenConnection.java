@@ -30,7 +30,7 @@ final class ListenConnection {
     ListenConnection(ConnectionScopes scopes, ListenOptions options, List<String> channels) {
         this.scopes = scopes;
         this.sql = channels.stream()
-                .map(channel -> "listen \"" + channel.replace("\"", "\"\"") + '"')
+                .map(channel -> "listen " + Identifiers.quoted(channel, "channel"))
                 .collect(Collectors.joining("; "));
         this.heartbeat = options.heartbeat();
         this.bound = heartbeat.isZero() ? scopes.options().acquireTimeout() : heartbeat;
