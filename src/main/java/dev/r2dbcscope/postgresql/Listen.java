@@ -10,7 +10,6 @@ import io.r2dbc.spi.R2dbcTransientException;
 import java.io.IOException;
 import java.util.List;
 import java.util.Set;
-import java.util.concurrent.atomic.AtomicBoolean;
 import org.jspecify.annotations.Nullable;
 import reactor.core.Exceptions;
 import reactor.core.publisher.BufferOverflowStrategy;
@@ -24,8 +23,8 @@ final class Listen {
     private static final Set<String> PASSING_CLASSES = Set.of("08", "53", "57", "58");
 
     private final ListenOptions options;
-    private final AtomicBoolean dropped = new AtomicBoolean();
     private volatile boolean heard;
+    private long expected;
     private volatile @Nullable Throwable cause;
 
     Listen(ListenOptions options) {
@@ -54,14 +53,17 @@ final class Listen {
         return first ? notification : new MayHaveMissed(Reason.RECONNECTED, cause);
     }
 
-    /** What is lost is older than all that is still in the buffer, so the subscriber hears of it before those. */
+    /** They are numbered before the buffer, so that a gap is found behind it, just where it is. */
     private Flux<Notification> dropping(Flux<Notification> all) {
-        return all.onBackpressureBuffer(options.buffer(), lost -> dropped.set(true), BufferOverflowStrategy.DROP_OLDEST)
-                .concatMapIterable(
-                        next -> dropped.compareAndSet(true, false)
-                                ? List.of(new MayHaveMissed(Reason.OVERFLOW, null), next)
-                                : List.of(next),
-                        1);
+        return all.index()
+                .onBackpressureBuffer(options.buffer(), lost -> {}, BufferOverflowStrategy.DROP_OLDEST)
+                .concatMapIterable(next -> withGap(next.getT1(), next.getT2()), 1);
+    }
+
+    private List<Notification> withGap(long number, Notification notification) {
+        boolean gap = number != expected;
+        expected = number + 1;
+        return gap ? List.of(new MayHaveMissed(Reason.OVERFLOW, null), notification) : List.of(notification);
     }
 
     private Flux<Notification> failing(Flux<Notification> all) {

@@ -97,7 +97,7 @@ public final class Notifications {
      * Bounds the attempts to get another connection, which are made after pauses that double each time, and vary by half, until
      * one succeeds.
      *
-     * @param attempts how many in a row may fail before the subscription does; zero for none at all; {@code Long.MAX_VALUE},
+     * @param attempts how many are made in a row before the subscription fails; zero for none at all; {@code Long.MAX_VALUE},
      *     which is for ever, by default
      * @param first the pause before the first attempt, positive; 100 milliseconds by default
      * @param longest the longest pause, not shorter than the first; 30 seconds by default
