@@ -5,6 +5,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import ch.qos.logback.classic.Logger;
 import ch.qos.logback.classic.spi.ILoggingEvent;
 import ch.qos.logback.core.AppenderBase;
+import dev.r2dbcscope.postgresql.CopyException;
+import dev.r2dbcscope.postgresql.CopyIn;
+import dev.r2dbcscope.postgresql.CopyType;
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.ByteBufAllocator;
 import io.netty.util.ResourceLeakDetector;
@@ -20,6 +23,7 @@ import org.junit.jupiter.api.Test;
 import org.slf4j.LoggerFactory;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
+import reactor.core.publisher.Sinks;
 
 /**
  * Rows of the driver are slices of Netty buffers, which the scope keeps for results that are not read at once. Netty
@@ -167,6 +171,47 @@ class BufferLeaksIT {
                                 .concatMap(n -> Rows.ints(connection, "select 1"), 1))
                         .onErrorResume(NestedReadOverflowException.class, e -> Mono.just(-1)))
                 .blockLast(BOUND);
+        assertThat(leaks()).isEmpty();
+    }
+
+    /**
+     * When the server refuses a row while the driver waits to write more, the driver itself loses the few bytes of the
+     * next message ({@code CopyData.encode} of r2dbc-postgresql 1.1.1), so the refused rows fit into one chunk here.
+     */
+    @Test
+    void copies() {
+        Postgres.execute("drop table if exists leaks");
+        Postgres.execute("create table leaks (id int primary key, note text)");
+        CopyIn<Integer> rows = CopyIn.<Integer>into("leaks")
+                .column("id", CopyType.INTEGER, i -> i)
+                .column("note", CopyType.TEXT, i -> "x".repeat(100));
+        Flux.range(0, TIMES)
+                .concatMap(i -> rows.write(scopes, Flux.range(i * 2000, 2000)))
+                .blockLast(BOUND);
+        Flux.range(0, TIMES)
+                .concatMap(i -> rows.write(
+                                scopes,
+                                Flux.range(1_000_000, 2000 * i)
+                                        .concatWith(Mono.error(new IllegalStateException("own"))))
+                        .onErrorResume(IllegalStateException.class, e -> Mono.just(-1L)))
+                .blockLast(BOUND);
+        Flux.range(0, TIMES)
+                .concatMap(i -> rows.write(scopes, Flux.range(1_000_000, 20 * i).concatWith(Flux.range(1, 100)))
+                        .onErrorResume(CopyException.class, e -> Mono.just(-1L)))
+                .blockLast(BOUND);
+        Flux.range(0, TIMES)
+                .concatMap(i -> {
+                    Sinks.Empty<Void> enough = Sinks.empty();
+                    return rows.write(scopes, Flux.range(1_000_000, 1_000_000).doOnNext(n -> {
+                                if (n == 1_000_000 + 3000 * i) {
+                                    enough.tryEmitEmpty();
+                                }
+                            }))
+                            .takeUntilOther(enough.asMono());
+                })
+                .blockLast(BOUND);
+        scopes.drain(BOUND).block(BOUND);
+        assertThat(Postgres.number("select count(*) from leaks")).isEqualTo(2000L * TIMES);
         assertThat(leaks()).isEmpty();
     }
 }

@@ -87,7 +87,7 @@ class CopyInEndingsIT {
     /** In a plain scope every COPY commits by itself, so that a row that is there belongs to one that has ended well. */
     @Test
     void cancelsAtRandomMomentsLeaveNothing() {
-        int times = Integer.getInteger("copy.cancels", 200);
+        int times = Integer.getInteger("copy.cancels", 60);
         long seed = Long.getLong("copy.seed", System.nanoTime());
         System.out.println("copy.seed=" + seed + " copy.cancels=" + times);
         Random random = new Random(seed);
@@ -129,7 +129,7 @@ class CopyInEndingsIT {
 
     @Test
     void cancelsAtRandomMomentsRollBack() {
-        int times = Integer.getInteger("copy.cancels", 200);
+        int times = Integer.getInteger("copy.cancels", 60);
         Random random = new Random(times);
         for (int i = 0; i < times; i++) {
             AtomicLong pulled = new AtomicLong();

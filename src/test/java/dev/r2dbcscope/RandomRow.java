@@ -178,10 +178,8 @@ record RandomRow(
         }
 
         BigDecimal numeric() {
-            if (rarely(2000)) {
-                return rarely(2)
-                        ? new BigDecimal(new BigInteger(60_000, random), 16_383)
-                        : new BigDecimal(BigInteger.valueOf(1 + random.nextInt(9)), -131_071);
+            if (rarely(1000)) {
+                return new BigDecimal(new BigInteger(random.nextInt(6000), random), random.nextInt(4000) - 2000);
             }
             BigInteger unscaled = new BigInteger(random.nextInt(200), random);
             return new BigDecimal(random.nextBoolean() ? unscaled : unscaled.negate(), random.nextInt(120) - 50);
@@ -191,7 +189,7 @@ record RandomRow(
             return switch (random.nextInt(12)) {
                 case 0 -> LocalDate.MAX;
                 case 1 -> LocalDate.MIN;
-                case 2 -> LocalDate.of(-4712, 11, 24);
+                case 2 -> LocalDate.of(-4713, 11, 24);
                 case 3 -> LocalDate.of(5874897, 12, 31);
                 case 4 -> LocalDate.of(random.nextInt(5) - 2, 1 + random.nextInt(12), 1 + random.nextInt(28));
                 case 5, 6, 7 -> LocalDate.ofEpochDay(random.nextInt(80_000) - 40_000);

@@ -5,8 +5,8 @@ import io.netty.buffer.UnpooledHeapByteBuf;
 import java.util.function.Consumer;
 
 /**
- * Encoded rows on their way to the socket. When the driver has copied them into the socket's own buffer, it releases this one,
- * and the bytes come back to be used again: that is also how {@link CopyFeed} knows how far the driver is behind.
+ * Encoded rows on their way to the socket. When the driver has copied them into a buffer of its own, it releases this one, and the
+ * bytes come back to be used again: that is also how {@link CopyFeed} knows how far the driver is.
  */
 final class CopyChunk extends UnpooledHeapByteBuf {
 

@@ -3,6 +3,7 @@ package dev.r2dbcscope.postgresql;
 import io.r2dbc.postgresql.api.ErrorDetails;
 import io.r2dbc.postgresql.api.PostgresqlException;
 import io.r2dbc.spi.R2dbcException;
+import java.util.Comparator;
 import java.util.List;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -11,25 +12,33 @@ import org.jspecify.annotations.Nullable;
 /**
  * What the server says of a row that it refused, without the values that it quotes.
  *
- * <p>Its message, detail and context may all have values in them, so that no text of it is used but names that are known here
- * to be names, and the number of the row, which is in the context: {@code COPY orders, line 3, column id: "abc"}, in the
+ * <p>Its message, detail and context may all have values in them, so no text of it is used but names that are known to be names,
+ * and the number of the row, which is in the context: {@code COPY orders, line 3, column id: "abc"}, in the
  * server's language.
  */
 final class CopyErrors {
 
+    private static final Pattern NUMBER = Pattern.compile("\\d+");
+    private static final Pattern WORD_BEFORE_COLUMN = Pattern.compile("^[,\u3001\uff0c]\\s*\\S+\\s+");
+
+    /** Longer numbers are none of a row. */
+    private static final int LONGEST_NUMBER = 18;
+
     private final String table;
+    private final String bareTable;
     private final List<String> columns;
-    private final Pattern position;
+
+    /** Where a row is, as far as the server says it; 0 and {@code null} where it does not. */
+    record Place(long row, @Nullable String column) {}
 
     /**
-     * @param shown the table as errors name it
-     * @param table its bare name, as the server names it
+     * @param table the table as errors name it
+     * @param bareTable the name without a schema, as the server's context has it
      */
-    CopyErrors(String shown, String table, List<String> columns) {
-        this.table = shown;
+    CopyErrors(String table, String bareTable, List<String> columns) {
+        this.table = table;
+        this.bareTable = bareTable;
         this.columns = columns;
-        this.position =
-                Pattern.compile("^.{0,20}?" + Pattern.quote(table) + "\\S{0,3}\\P{N}{1,20}?(\\d+)", Pattern.MULTILINE);
     }
 
     /** The error of a COPY as its subscriber gets it. */
@@ -38,19 +47,14 @@ final class CopyErrors {
             return error;
         }
         ErrorDetails details = answer.getErrorDetails();
-        String where = details.getWhere().orElse("");
-        Matcher found = position.matcher(where);
-        boolean placed = found.find();
-        String column = details.getColumnName().orElse(null);
-        if (column == null && placed) {
-            column = column(where.substring(found.end()));
-        }
+        Place place = place(details.getWhere().orElse(""));
         return CopyException.refused(
-                problem(error.getSqlState()) + constraint(details) + " (SQLSTATE " + error.getSqlState()
-                        + "); the server's own words are in the cause",
+                problem(error.getSqlState())
+                        + details.getConstraintName().map(name -> " " + name).orElse("")
+                        + " (SQLSTATE " + error.getSqlState() + "); the server's own words are in the cause",
                 table,
-                placed ? number(found.group(1)) : 0,
-                column,
+                place.row(),
+                details.getColumnName().orElse(place.column()),
                 details.getConstraintName().orElse(null),
                 error);
     }
@@ -60,28 +64,43 @@ final class CopyErrors {
         return "ERROR".equals(details.getSeverityNonLocalized()) && sqlState != null && !sqlState.startsWith("08");
     }
 
-    private static long number(String digits) {
-        return digits.length() > 18 ? 0 : Long.parseLong(digits);
-    }
-
-    /** The column at the beginning of what follows the number: a comma, a word, its name, and a colon or the end. */
-    private @Nullable String column(String rest) {
-        String longest = null;
-        for (String name : columns) {
-            int at = rest.indexOf(name);
-            boolean there = at > 0
-                    && at <= 20
-                    && (at + name.length() == rest.length()
-                            || !Character.isLetterOrDigit(rest.charAt(at + name.length())));
-            if (there && (longest == null || name.length() > longest.length())) {
-                longest = name;
+    /** Reads the context, whose entries are lines: those of triggers come before that of COPY, and a value may have lines, too. */
+    Place place(String context) {
+        String usual = "COPY " + bareTable + ",";
+        List<String> lines = context.lines().toList();
+        for (String line : lines) {
+            if (line.startsWith(usual)) {
+                return place(line, usual.length());
             }
         }
-        return longest;
+        for (String line : lines) {
+            int at = line.indexOf(bareTable);
+            if (at >= 0 && line.contains("COPY")) {
+                return place(line, at + bareTable.length());
+            }
+        }
+        return new Place(0, null);
     }
 
-    private static String constraint(ErrorDetails details) {
-        return details.getConstraintName().map(name -> " " + name).orElse("");
+    private Place place(String line, int from) {
+        Matcher number = NUMBER.matcher(line);
+        if (!number.find(from) || number.group().length() > LONGEST_NUMBER) {
+            return new Place(0, null);
+        }
+        return new Place(Long.parseLong(number.group()), column(line.substring(number.end())));
+    }
+
+    /** A comma, a word, and the name, if the column is told; what follows may be the value. */
+    private @Nullable String column(String rest) {
+        Matcher word = WORD_BEFORE_COLUMN.matcher(rest);
+        if (!word.find()) {
+            return null;
+        }
+        String told = rest.substring(word.end());
+        return columns.stream()
+                .filter(name -> told.equals(name) || told.startsWith(name + ":") || told.startsWith(name + "\uff1a"))
+                .max(Comparator.comparing(String::length))
+                .orElse(null);
     }
 
     private static String problem(@Nullable String sqlState) {

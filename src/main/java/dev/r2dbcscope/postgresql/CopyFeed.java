@@ -25,9 +25,9 @@ import reactor.util.context.Context;
  * What the driver's COPY is fed with: subscribes to the rows, encodes them, and gives them to the driver in chunks.
  *
  * <p>The driver asks for far more chunks than it can send, so its demand says nothing. A chunk counts as sent when the driver has
- * released it, and no more than two are with the driver at once; rows are encoded only into a chunk that has room, and asked for
- * only as they are encoded. So a server that does not read stops the source, the memory is bounded by a few chunks and as many
- * rows as are asked for at once, and little is on its way when the COPY fails.
+ * written it to the socket, and it gets the next one only then; rows are encoded only into a chunk that has room, and asked for
+ * only as they are encoded. So a server that does not read stops the source, the memory is bounded by a few chunks and
+ * as many rows as are asked for at once, and little is on its way when the COPY fails.
  *
  * <p>The driver's COPY must not be cancelled. It ends early in one way only: this fails, which makes the driver tell the server
  * that the COPY has failed. The driver puts the message of that error into the server's log, so it is not the source's own.
@@ -46,14 +46,10 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
             AtomicIntegerFieldUpdater.newUpdater(CopyFeed.class, "wip");
 
     @SuppressWarnings("rawtypes")
-    private static final AtomicIntegerFieldUpdater<CopyFeed> UNSENT =
-            AtomicIntegerFieldUpdater.newUpdater(CopyFeed.class, "unsent");
-
-    @SuppressWarnings("rawtypes")
     private static final AtomicLongFieldUpdater<CopyFeed> REQUESTED =
             AtomicLongFieldUpdater.newUpdater(CopyFeed.class, "requested");
 
-    private static final int MOST_UNSENT = 2;
+    private static final byte[] EMPTY = {};
 
     /** Longer arrays, which exceptionally long rows need, are not worth keeping. */
     private static final int LONGEST_KEPT = 1 << 20;
@@ -72,7 +68,7 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
     private final Disposable.Swap leaving = Disposables.swap();
 
     private volatile int wip;
-    private volatile int unsent;
+    private volatile boolean unsent;
     private volatile long requested;
     private volatile boolean sourceEnded;
     private volatile boolean abandoned;
@@ -131,6 +127,11 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
         return waitsForRows ? encoded : System.nanoTime();
     }
 
+    /** Whether the driver has no use for more, and would not release it. */
+    boolean isClosed() {
+        return closed;
+    }
+
     /** The driver's COPY has ended: nothing more is asked for. */
     void close() {
         closed = true;
@@ -171,7 +172,10 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
         if (bytes.length <= LONGEST_KEPT) {
             free.offer(bytes);
         }
-        UNSENT.decrementAndGet(this);
+    }
+
+    private void written() {
+        unsent = false;
         try {
             elsewhere.schedule(this::drain);
         } catch (RejectedExecutionException e) {
@@ -300,20 +304,29 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
         return true;
     }
 
-    /** Gives the driver what was encoded, if it may have more. */
+    /**
+     * Gives the driver what was encoded, if it may have more, and an empty chunk behind it.
+     *
+     * <p>The driver writes one chunk after the other, and releases each when it begins to. So when it releases the empty one,
+     * the other was written. And when the server fails the COPY, the driver releases the last one that it got even if
+     * it is still to be written, fails to write it then, and loses the buffer that it had taken for that: five bytes with the
+     * empty one, instead of a whole chunk.
+     */
     private boolean send() {
-        if (requested == 0 || unsent == MOST_UNSENT) {
+        if (requested < 2 || unsent) {
             return false;
         }
         if (requested != Long.MAX_VALUE) {
-            REQUESTED.decrementAndGet(this);
+            REQUESTED.addAndGet(this, -2);
         }
-        UNSENT.incrementAndGet(this);
+        unsent = true;
         ByteBuf chunk = new CopyChunk(row.bytes, row.end, this::sent);
         byte[] next = free.poll();
         row.bytes = next == null ? new byte[chunkSize] : next;
         row.end = 0;
-        Objects.requireNonNull(driver).onNext(Mono.just(chunk));
+        CoreSubscriber<? super Publisher<ByteBuf>> to = Objects.requireNonNull(driver);
+        to.onNext(Mono.just(chunk));
+        to.onNext(Mono.just(new CopyChunk(EMPTY, 0, empty -> written())));
         return true;
     }
 

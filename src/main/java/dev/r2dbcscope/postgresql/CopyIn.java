@@ -300,7 +300,8 @@ public final class CopyIn<T> {
             turn.progress(feed::progress);
             // the driver does not expect its COPY to fail on another thread while it handles the server's answer
             return driver.copyIn(sql())
-                    .fromMany(feed.publishOn(scheduler == null ? Schedulers.immediate() : scheduler, false, 4))
+                    .fromMany(feed.publishOn(scheduler == null ? Schedulers.immediate() : scheduler, false, 8)
+                            .filter(chunk -> !feed.isClosed()))
                     .build()
                     .doOnTerminate(feed::close)
                     .map(count -> new Written(count, null))

@@ -205,7 +205,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     /**
      * Writes a {@code date}.
      *
-     * @param value a date from 4713-11-24 BC to 5874897-12-31; {@link LocalDate#MAX} stands for {@code infinity}, {@link
+     * @param value a date from 4714-11-24 BC to 5874897-12-31; {@link LocalDate#MAX} stands for {@code infinity}, {@link
      *     LocalDate#MIN} for {@code -infinity}
      * @return this
      */
@@ -244,7 +244,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     /**
      * Writes a {@code timestamp} without time zone.
      *
-     * @param value a time from 4713-11-24 BC to 294276-12-31, which is rounded to microseconds as the server rounds; {@link
+     * @param value a time from 4714-11-24 BC to 294276-12-31, which is rounded to microseconds as the server rounds; {@link
      *     LocalDateTime#MAX} stands for {@code infinity}, {@link LocalDateTime#MIN} for {@code -infinity}
      * @return this
      */
@@ -255,7 +255,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     /**
      * Writes a {@code timestamptz}.
      *
-     * @param value a time from 4713-11-24 BC to 294276-12-31 in UTC, which is rounded to microseconds as the server rounds;
+     * @param value a time from 4714-11-24 BC to 294276-12-31 in UTC, which is rounded to microseconds as the server rounds;
      *     {@link OffsetDateTime#MAX} stands for {@code infinity}, {@link OffsetDateTime#MIN} for {@code -infinity}
      * @return this
      */
@@ -266,7 +266,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     /**
      * Writes a {@code timestamptz}.
      *
-     * @param value a time from 4713-11-24 BC to 294276-12-31 in UTC, which is rounded to microseconds as the server rounds;
+     * @param value a time from 4714-11-24 BC to 294276-12-31 in UTC, which is rounded to microseconds as the server rounds;
      *     {@link Instant#MAX} stands for {@code infinity}, {@link Instant#MIN} for {@code -infinity}
      * @return this
      */

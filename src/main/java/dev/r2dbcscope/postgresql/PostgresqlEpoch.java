@@ -20,7 +20,7 @@ final class PostgresqlEpoch {
     static final long INFINITE_TIMESTAMP = Long.MAX_VALUE;
     static final long MINUS_INFINITE_TIMESTAMP = Long.MIN_VALUE;
 
-    /** 4713-11-24 BC, the first day of both types. */
+    /** 4714-11-24 BC, the first day of both types. */
     private static final long FIRST_DAY = -2_451_545;
 
     /** The day after 5874897-12-31. */
@@ -53,7 +53,7 @@ final class PostgresqlEpoch {
         }
         long days = date.toEpochDay() - EPOCH_DAY;
         if (days < FIRST_DAY || days >= END_OF_DATES) {
-            throw new OutOfRange("the date is outside PostgreSQL's range of 4713-11-24 BC to 5874897-12-31");
+            throw new OutOfRange("the date is outside PostgreSQL's range of 4714-11-24 BC to 5874897-12-31");
         }
         return (int) days;
     }
@@ -105,7 +105,7 @@ final class PostgresqlEpoch {
                 return micros;
             }
         }
-        throw new OutOfRange("the timestamp is outside PostgreSQL's range of 4713-11-24 BC to 294276-12-31");
+        throw new OutOfRange("the timestamp is outside PostgreSQL's range of 4714-11-24 BC to 294276-12-31");
     }
 
     /** An amount of nanoseconds. */
