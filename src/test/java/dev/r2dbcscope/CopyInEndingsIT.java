@@ -248,6 +248,33 @@ class CopyInEndingsIT {
                 .blockLast(LONG);
     }
 
+    /** What the source or the subscriber does is no news to a server that waits for a lock; it is asked to give up. */
+    @Test
+    void aCancelEndsACopyThatWaitsForALock() {
+        try (WatchedPool patient = WatchedPool.of(1, options -> options.withReleaseTimeout(Duration.ofHours(1)))) {
+            AtomicBoolean cancelled = new AtomicBoolean();
+            pool.scopes
+                    .inTransaction(holder -> Rows.update(holder, "lock table ended in access exclusive mode")
+                            .then(Mono.fromRunnable(() -> {
+                                        AtomicLong pulled = new AtomicLong();
+                                        Disposable copy = ROWS.write(
+                                                        patient.scopes,
+                                                        endless()
+                                                                .doOnNext(i -> pulled.incrementAndGet())
+                                                                .doOnCancel(() -> cancelled.set(true)))
+                                                .subscribe();
+                                        standsStill(pulled);
+                                        copy.dispose();
+                                        patient.awaitQuiet();
+                                    })
+                                    .subscribeOn(Schedulers.boundedElastic())))
+                    .block(LONG);
+            assertThat(cancelled).isTrue();
+            assertThat(patient.destroyed()).isOne();
+            patient.assertWhole();
+        }
+    }
+
     private static long standsStill(AtomicLong pulled) {
         long[] seen = {-1, System.nanoTime()};
         Await.until(

@@ -102,7 +102,7 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if the name is empty
      */
     public static <T> CopyIn<T> into(String table) {
-        Identifiers.quoted(table, "table");
+        SqlNames.quote(table);
         return new CopyIn<>(null, table, List.of(), List.of(), null, CopyFormat.BINARY, PREFETCH);
     }
 
@@ -116,7 +116,7 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if a name is empty
      */
     public static <T> CopyIn<T> into(String schema, String table) {
-        Identifiers.quoted(schema, "schema");
+        SqlNames.quote(schema);
         return CopyIn.<T>into(table).withTable(schema, table);
     }
 
@@ -132,7 +132,7 @@ public final class CopyIn<T> {
      * @throws IllegalStateException if an encoder was set with {@link #columns}
      */
     public <V> CopyIn<T> column(String name, CopyType<V> type, Function<? super T, ? extends @Nullable V> value) {
-        Identifiers.quoted(name, "name");
+        SqlNames.quote(name);
         Objects.requireNonNull(type, "type");
         Objects.requireNonNull(value, "value");
         if (encoder != null) {
@@ -164,7 +164,7 @@ public final class CopyIn<T> {
     public CopyIn<T> columns(RowEncoder<? super T> encoder, String... names) {
         Objects.requireNonNull(encoder, "encoder");
         List<String> all = List.of(names);
-        all.forEach(name -> Identifiers.quoted(name, "name"));
+        all.forEach(name -> SqlNames.quote(name));
         if (all.isEmpty() || all.stream().distinct().count() < all.size()) {
             throw new IllegalArgumentException("names must not be empty or have one twice: " + all);
         }
@@ -179,7 +179,7 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if the name is empty
      */
     public CopyIn<T> withTable(String table) {
-        Identifiers.quoted(table, "table");
+        SqlNames.quote(table);
         return new CopyIn<>(null, table, columns, typed, encoder, format, prefetch);
     }
 
@@ -192,8 +192,8 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if a name is empty
      */
     public CopyIn<T> withTable(String schema, String table) {
-        Identifiers.quoted(schema, "schema");
-        Identifiers.quoted(table, "table");
+        SqlNames.quote(schema);
+        SqlNames.quote(table);
         return new CopyIn<>(schema, table, columns, typed, encoder, format, prefetch);
     }
 
@@ -237,8 +237,8 @@ public final class CopyIn<T> {
      * @return its name as SQL: quoted, with its schema if one was given
      */
     public String table() {
-        String name = Identifiers.quoted(table, "table");
-        return schema == null ? name : Identifiers.quoted(schema, "schema") + "." + name;
+        String name = SqlNames.quote(table);
+        return schema == null ? name : SqlNames.quote(schema) + "." + name;
     }
 
     // writing --------------------------------------------------------------------------------------------------------
@@ -264,7 +264,8 @@ public final class CopyIn<T> {
      * @param connection a connection that a scope has handed out, of r2dbc-postgresql
      * @param rows the rows, subscribed to when it is their turn
      * @return writes each time it is subscribed to and emits how many rows the server wrote; see the class for its endings.
-     *     Fails with {@link IllegalArgumentException} if the connection does not belong to a scope or is another driver's.
+     *     Fails with {@link IllegalArgumentException} if the connection does not belong to a scope, and with {@link
+     *     UnsupportedOperationException} if it is another driver's.
      * @throws IllegalStateException if no column was given
      */
     public Mono<Long> write(Connection connection, Publisher<? extends T> rows) {
@@ -284,7 +285,7 @@ public final class CopyIn<T> {
     }
 
     private Mono<Written> copy(DriverTurn turn, Publisher<? extends T> rows) {
-        PostgresqlConnection driver = driver(turn.connection());
+        PostgresqlConnection driver = Unwrapped.postgresql(turn.connection());
         Scheduler scheduler = ((Wrapped<?>) driver).unwrap(Scheduler.class);
         return Mono.deferContextual(context -> {
             CopyFeed<T> feed = new CopyFeed<>(
@@ -298,6 +299,7 @@ public final class CopyIn<T> {
                     turn.left(),
                     turn.within(Context.of(context)));
             turn.progress(feed::progress);
+            turn.cancellable();
             // the driver does not expect its COPY to fail on another thread while it handles the server's answer
             return driver.copyIn(sql())
                     .fromMany(feed.publishOn(scheduler == null ? Schedulers.immediate() : scheduler, false, 8)
@@ -311,20 +313,6 @@ public final class CopyIn<T> {
                         return own == null ? Mono.error(error) : Mono.just(new Written(0, own));
                     });
         });
-    }
-
-    private static PostgresqlConnection driver(Connection connection) {
-        Connection innermost = connection;
-        while (!(innermost instanceof PostgresqlConnection)
-                && innermost instanceof Wrapped<?> wrapped
-                && wrapped.unwrap() instanceof Connection inner) {
-            innermost = inner;
-        }
-        if (innermost instanceof PostgresqlConnection driver) {
-            return driver;
-        }
-        throw new IllegalArgumentException("COPY needs a connection of r2dbc-postgresql, and this is a "
-                + innermost.getClass().getName());
     }
 
     private RowEncoder<? super T> rowEncoder() {
@@ -341,9 +329,7 @@ public final class CopyIn<T> {
 
     private String sql() {
         return "COPY " + table()
-                + columns.stream()
-                        .map(name -> Identifiers.quoted(name, "name"))
-                        .collect(Collectors.joining(", ", " (", ")"))
+                + columns.stream().map(name -> SqlNames.quote(name)).collect(Collectors.joining(", ", " (", ")"))
                 + " FROM STDIN (FORMAT " + (format == CopyFormat.BINARY ? "binary" : "text") + ", ENCODING 'UTF8')";
     }
 
