@@ -102,7 +102,7 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if the name is empty
      */
     public static <T> CopyIn<T> into(String table) {
-        SqlNames.quote(table);
+        Identifiers.quoted(table, "table");
         return new CopyIn<>(null, table, List.of(), List.of(), null, CopyFormat.BINARY, PREFETCH);
     }
 
@@ -116,7 +116,7 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if a name is empty
      */
     public static <T> CopyIn<T> into(String schema, String table) {
-        SqlNames.quote(schema);
+        Identifiers.quoted(schema, "schema");
         return CopyIn.<T>into(table).withTable(schema, table);
     }
 
@@ -132,7 +132,7 @@ public final class CopyIn<T> {
      * @throws IllegalStateException if an encoder was set with {@link #columns}
      */
     public <V> CopyIn<T> column(String name, CopyType<V> type, Function<? super T, ? extends @Nullable V> value) {
-        SqlNames.quote(name);
+        Identifiers.quoted(name, "name");
         Objects.requireNonNull(type, "type");
         Objects.requireNonNull(value, "value");
         if (encoder != null) {
@@ -164,7 +164,7 @@ public final class CopyIn<T> {
     public CopyIn<T> columns(RowEncoder<? super T> encoder, String... names) {
         Objects.requireNonNull(encoder, "encoder");
         List<String> all = List.of(names);
-        all.forEach(name -> SqlNames.quote(name));
+        all.forEach(name -> Identifiers.quoted(name, "name"));
         if (all.isEmpty() || all.stream().distinct().count() < all.size()) {
             throw new IllegalArgumentException("names must not be empty or have one twice: " + all);
         }
@@ -179,7 +179,7 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if the name is empty
      */
     public CopyIn<T> withTable(String table) {
-        SqlNames.quote(table);
+        Identifiers.quoted(table, "table");
         return new CopyIn<>(null, table, columns, typed, encoder, format, prefetch);
     }
 
@@ -192,8 +192,8 @@ public final class CopyIn<T> {
      * @throws IllegalArgumentException if a name is empty
      */
     public CopyIn<T> withTable(String schema, String table) {
-        SqlNames.quote(schema);
-        SqlNames.quote(table);
+        Identifiers.quoted(schema, "schema");
+        Identifiers.quoted(table, "table");
         return new CopyIn<>(schema, table, columns, typed, encoder, format, prefetch);
     }
 
@@ -237,8 +237,8 @@ public final class CopyIn<T> {
      * @return its name as SQL: quoted, with its schema if one was given
      */
     public String table() {
-        String name = SqlNames.quote(table);
-        return schema == null ? name : SqlNames.quote(schema) + "." + name;
+        String name = Identifiers.quoted(table, "table");
+        return schema == null ? name : Identifiers.quoted(schema, "schema") + "." + name;
     }
 
     // writing --------------------------------------------------------------------------------------------------------
@@ -271,9 +271,20 @@ public final class CopyIn<T> {
     public Mono<Long> write(Connection connection, Publisher<? extends T> rows) {
         Objects.requireNonNull(connection, "connection");
         Objects.requireNonNull(rows, "rows");
+        return writeInto(connection, rows, table(), table);
+    }
+
+    /**
+     * Writes into another table with the same columns, whose errors name this one.
+     *
+     * @param into the other table, quoted
+     * @param name its bare name
+     */
+    Mono<Long> writeInto(Connection connection, Publisher<? extends T> rows, String into, String name) {
         requireColumns();
-        CopyErrors errors = new CopyErrors(shownTable(), table, columns);
-        return Mono.defer(() -> DriverTurn.<Written>take(connection, "COPY " + shownTable(), turn -> copy(turn, rows)))
+        CopyErrors errors = new CopyErrors(shownTable(), name, columns);
+        return Mono.defer(() ->
+                        DriverTurn.<Written>take(connection, "COPY " + shownTable(), turn -> copy(turn, rows, into)))
                 .onErrorMap(R2dbcException.class, errors::told)
                 .flatMap(Written::answer);
     }
@@ -284,7 +295,7 @@ public final class CopyIn<T> {
         }
     }
 
-    private Mono<Written> copy(DriverTurn turn, Publisher<? extends T> rows) {
+    private Mono<Written> copy(DriverTurn turn, Publisher<? extends T> rows, String into) {
         PostgresqlConnection driver = Unwrapped.postgresql(turn.connection());
         Scheduler scheduler = ((Wrapped<?>) driver).unwrap(Scheduler.class);
         return Mono.deferContextual(context -> {
@@ -301,7 +312,7 @@ public final class CopyIn<T> {
             turn.progress(feed::progress);
             turn.cancellable();
             // the driver does not expect its COPY to fail on another thread while it handles the server's answer
-            return driver.copyIn(sql())
+            return driver.copyIn(sql(into))
                     .fromMany(feed.publishOn(scheduler == null ? Schedulers.immediate() : scheduler, false, 8)
                             .filter(chunk -> !feed.isClosed()))
                     .build()
@@ -327,9 +338,11 @@ public final class CopyIn<T> {
         };
     }
 
-    private String sql() {
-        return "COPY " + table()
-                + columns.stream().map(name -> SqlNames.quote(name)).collect(Collectors.joining(", ", " (", ")"))
+    private String sql(String into) {
+        return "COPY " + into
+                + columns.stream()
+                        .map(name -> Identifiers.quoted(name, "name"))
+                        .collect(Collectors.joining(", ", " (", ")"))
                 + " FROM STDIN (FORMAT " + (format == CopyFormat.BINARY ? "binary" : "text") + ", ENCODING 'UTF8')";
     }
 
@@ -339,6 +352,6 @@ public final class CopyIn<T> {
 
     @Override
     public String toString() {
-        return "CopyIn[" + sql() + "]";
+        return "CopyIn[" + sql(table()) + "]";
     }
 }

@@ -162,7 +162,7 @@ public final class OnConflict {
             if (!written.contains(column)) {
                 throw new IllegalStateException("The column \"" + column + "\" to update is not written");
             }
-            all.put(column, "excluded." + SqlNames.quote(column));
+            all.put(column, "excluded." + Identifiers.quoted(column, "column"));
         }
         all.putAll(set);
         if (all.isEmpty()) {
@@ -170,7 +170,7 @@ public final class OnConflict {
                     "All written columns are part of the key, so there is nothing to update; use doNothing");
         }
         return all.entrySet().stream()
-                .map(entry -> SqlNames.quote(entry.getKey()) + " = " + entry.getValue())
+                .map(entry -> Identifiers.quoted(entry.getKey(), "column") + " = " + entry.getValue())
                 .collect(Collectors.joining(", "));
     }
 

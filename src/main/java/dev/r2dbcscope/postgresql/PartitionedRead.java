@@ -54,7 +54,7 @@ public final class PartitionedRead {
      * @return a read of all its columns
      */
     public static PartitionedRead ofTable(String table) {
-        return of(new PartitionPlan(SqlNames.quote(table), "*", List.of(), null, false));
+        return of(new PartitionPlan(Identifiers.quoted(table, "table"), "*", List.of(), null, false));
     }
 
     /**
@@ -65,7 +65,12 @@ public final class PartitionedRead {
      * @return a read of all its columns
      */
     public static PartitionedRead ofTable(String schema, String table) {
-        return of(new PartitionPlan(SqlNames.quote(schema) + "." + SqlNames.quote(table), "*", List.of(), null, false));
+        return of(new PartitionPlan(
+                Identifiers.quoted(schema, "schema") + "." + Identifiers.quoted(table, "table"),
+                "*",
+                List.of(),
+                null,
+                false));
     }
 
     /**
@@ -79,7 +84,7 @@ public final class PartitionedRead {
      */
     public static PartitionedRead ofQuery(String sql, String key, Serializable... parameters) {
         Objects.requireNonNull(sql, "sql");
-        return of(new PartitionPlan("(" + sql + ")", "*", List.of(parameters), SqlNames.quote(key), false));
+        return of(new PartitionPlan("(" + sql + ")", "*", List.of(parameters), Identifiers.quoted(key, "key"), false));
     }
 
     /**
@@ -90,7 +95,7 @@ public final class PartitionedRead {
      */
     public PartitionedRead byKey(String column) {
         return with(new PartitionPlan(
-                plan.from(), plan.columns(), plan.parameters(), SqlNames.quote(column), plan.ordered()));
+                plan.from(), plan.columns(), plan.parameters(), Identifiers.quoted(column, "column"), plan.ordered()));
     }
 
     /**

@@ -6,7 +6,7 @@ import java.util.Objects;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
-/** Names that become part of a statement's text, so that none of them can become more than a name. */
+/** Lists of names, and names of types, that become part of a statement's text and nothing more than that. */
 final class SqlNames {
 
     private static final String PART = "(?:\"(?:[^\"\\x00]|\"\")+\"|[\\p{L}_][\\p{L}\\p{N}_$]*)";
@@ -14,15 +14,8 @@ final class SqlNames {
 
     private SqlNames() {}
 
-    static String quote(String name) {
-        if (Objects.requireNonNull(name, "name").isEmpty() || name.indexOf('\0') >= 0) {
-            throw new IllegalArgumentException("A name must not be empty or contain U+0000");
-        }
-        return '"' + name.replace("\"", "\"\"") + '"';
-    }
-
     static String quoteAll(Collection<String> names) {
-        return names.stream().map(SqlNames::quote).collect(Collectors.joining(", "));
+        return names.stream().map(name -> Identifiers.quoted(name, "name")).collect(Collectors.joining(", "));
     }
 
     /**

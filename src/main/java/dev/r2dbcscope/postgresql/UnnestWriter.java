@@ -79,7 +79,7 @@ public final class UnnestWriter<T> {
      * @return a writer without columns
      */
     public static <T> UnnestWriter<T> into(String table) {
-        return new UnnestWriter<>(SqlNames.quote(table), List.of(), null, DEFAULT_BATCH_SIZE);
+        return new UnnestWriter<>(Identifiers.quoted(table, "table"), List.of(), null, DEFAULT_BATCH_SIZE);
     }
 
     /**
@@ -92,7 +92,10 @@ public final class UnnestWriter<T> {
      */
     public static <T> UnnestWriter<T> into(String schema, String table) {
         return new UnnestWriter<>(
-                SqlNames.quote(schema) + "." + SqlNames.quote(table), List.of(), null, DEFAULT_BATCH_SIZE);
+                Identifiers.quoted(schema, "schema") + "." + Identifiers.quoted(table, "table"),
+                List.of(),
+                null,
+                DEFAULT_BATCH_SIZE);
     }
 
     /**
@@ -109,7 +112,7 @@ public final class UnnestWriter<T> {
         if (names().contains(Objects.requireNonNull(name, "name"))) {
             throw new IllegalArgumentException("The column \"" + name + "\" is there already");
         }
-        SqlNames.quote(name);
+        Identifiers.quoted(name, "name");
         String stripped = Objects.requireNonNull(type, "type").strip();
         boolean array = stripped.endsWith("[]");
         String element = SqlNames.type(array ? stripped.replaceAll("(?:\\s*\\[])+$", "") : stripped);

@@ -1,0 +1,160 @@
+package dev.r2dbcscope.postgresql;
+
+import dev.r2dbcscope.ConnectionScopes;
+import dev.r2dbcscope.DriverTurn;
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.Result;
+import java.util.List;
+import java.util.Objects;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.Collectors;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+
+/**
+ * Writes rows by COPY into a table where some of them may be already: they are copied into a temporary table, and inserted
+ * from there by one {@code INSERT ... ON CONFLICT}. Immutable and thread-safe.
+ *
+ * <pre>{@code
+ * CopyIn<Price> prices = CopyIn.<Price>into("prices")
+ *         .column("id", CopyType.BIGINT, Price::id)
+ *         .column("amount", CopyType.NUMERIC, Price::amount);
+ * Mono<Long> written = CopyUpsert.of(prices, OnConflict.doUpdate("id")).write(scopes, rows);
+ * }</pre>
+ *
+ * <p>That is one statement for all rows, so {@link OnConflict#withDuplicates duplicates} are found among all of them; rows whose
+ * key holds NULL are no duplicates. For a few thousand rows {@link UnnestWriter} has fewer round trips.
+ *
+ * @param <T> a row
+ * @see UnnestWriter for batches, which may read their source on the same connection
+ */
+public final class CopyUpsert<T> {
+
+    private static final AtomicLong NUMBER = new AtomicLong();
+
+    private final CopyIn<T> copy;
+    private final OnConflict onConflict;
+
+    private CopyUpsert(CopyIn<T> copy, OnConflict onConflict) {
+        this.copy = copy;
+        this.onConflict = onConflict;
+    }
+
+    /**
+     * Makes an upsert of a COPY.
+     *
+     * @param copy the table, its columns, and how their values are written
+     * @param onConflict what becomes of rows whose key is in the table already
+     * @param <T> a row
+     * @return the upsert
+     * @throws IllegalStateException if what is to be done on a conflict does not fit the columns
+     */
+    public static <T> CopyUpsert<T> of(CopyIn<T> copy, OnConflict onConflict) {
+        Objects.requireNonNull(copy, "copy");
+        Objects.requireNonNull(onConflict, "onConflict").clause(copy.columns());
+        return new CopyUpsert<>(copy, onConflict);
+    }
+
+    /**
+     * Writes rows in one transaction, which joins the current one by the rules of {@link ConnectionScopes#inTransaction}.
+     *
+     * @param scopes where the connection comes from
+     * @param rows the rows, subscribed to inside the transaction
+     * @return as {@link #write(Connection, Publisher)}, after the commit if it has not joined
+     */
+    public Mono<Long> write(ConnectionScopes scopes, Publisher<? extends T> rows) {
+        Objects.requireNonNull(rows, "rows");
+        return scopes.inTransaction(connection -> write(connection, rows));
+    }
+
+    /**
+     * Writes rows with a connection that is in a transaction, to which the temporary table belongs.
+     *
+     * <p>Endings and demand are those of {@link CopyIn#write(Connection, Publisher)}; an error leaves the transaction unusable.
+     *
+     * @param connection the connection of a scope, in a transaction
+     * @param rows the rows, subscribed to once for each subscription
+     * @return emits the number of rows that were inserted or updated. Fails with {@link IllegalStateException} outside a
+     *     transaction, with {@link CopyException} if a row cannot be copied, with {@link BulkWriteException} if the table does
+     *     not accept them, and with the source's, the driver's or the scope's error otherwise.
+     */
+    public Mono<Long> write(Connection connection, Publisher<? extends T> rows) {
+        Objects.requireNonNull(connection, "connection");
+        Objects.requireNonNull(rows, "rows");
+        return Mono.defer(() -> {
+            String name = "r2dbc_scope_upsert_" + NUMBER.incrementAndGet();
+            String temporary = "pg_temp." + Identifiers.quoted(name, "name");
+            String position = position();
+            return DriverTurn.take(
+                            connection, "the upsert of " + copy.table(), turn -> Mono.just(turn.isInTransaction()))
+                    .flatMap(inside -> inside ? execute(connection, create(temporary, position)) : outside())
+                    .then(copy.writeInto(connection, rows, temporary, name))
+                    .flatMap(copied -> execute(connection, insert(temporary, position))
+                            .onErrorMap(e -> BulkWriteException.ofServer(copy.table(), 1, copied, e)))
+                    .delayUntil(written -> execute(connection, "drop table " + temporary));
+        });
+    }
+
+    private Mono<Long> outside() {
+        return Mono.error(() -> new IllegalStateException("An upsert of " + copy.table()
+                + " by COPY needs a transaction, to which its temporary table belongs; use"
+                + " ConnectionScopes.inTransaction, or write(scopes, rows)"));
+    }
+
+    /** A name that no column has. */
+    private String position() {
+        String name = "r2dbc_scope_position";
+        while (copy.columns().contains(name)) {
+            name += "_";
+        }
+        return Identifiers.quoted(name, "name");
+    }
+
+    /** Without the table's constraints, which the INSERT is to meet. */
+    private String create(String temporary, String position) {
+        return "create temporary table " + temporary.substring(temporary.indexOf('.') + 1)
+                + " on commit drop as select "
+                + SqlNames.quoteAll(copy.columns()) + " from " + copy.table() + " with no data; alter table "
+                + temporary
+                + " add column " + position + " bigint generated always as identity (cache 1000)";
+    }
+
+    private String insert(String temporary, String position) {
+        String columns = SqlNames.quoteAll(copy.columns());
+        return "insert into " + copy.table() + " as target (" + columns + ") "
+                + select(columns, temporary, position)
+                + onConflict.clause(copy.columns());
+    }
+
+    private String select(String columns, String temporary, String position) {
+        Duplicates duplicates = onConflict.duplicates();
+        if (!onConflict.updates()) {
+            return "select " + columns + " from " + temporary + " order by " + position;
+        }
+        if (duplicates == Duplicates.FAIL) {
+            return "select " + columns + " from " + temporary;
+        }
+        String key = SqlNames.quoteAll(onConflict.key()) + ", " + unlessKnown(onConflict.key(), position);
+        return "select distinct on (" + key + ") " + columns + " from " + temporary + " order by " + key + ", "
+                + position + (duplicates == Duplicates.KEEP_LAST ? " desc" : "");
+    }
+
+    /** DISTINCT takes NULLs for equal, which a unique index does not. */
+    private static String unlessKnown(List<String> key, String position) {
+        return key.stream()
+                .map(column -> Identifiers.quoted(column, "column") + " is null")
+                .collect(Collectors.joining(" or ", "case when ", " then " + position + " end"));
+    }
+
+    private static Mono<Long> execute(Connection connection, String sql) {
+        return Flux.defer(() -> Flux.from(connection.createStatement(sql).execute()))
+                .concatMap(Result::getRowsUpdated)
+                .reduce(0L, Long::sum);
+    }
+
+    @Override
+    public String toString() {
+        return "CopyUpsert[" + copy + ", " + onConflict + "]";
+    }
+}
