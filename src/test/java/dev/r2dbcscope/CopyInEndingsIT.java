@@ -7,6 +7,8 @@ import dev.r2dbcscope.postgresql.CopyFormat;
 import dev.r2dbcscope.postgresql.CopyIn;
 import dev.r2dbcscope.postgresql.CopyType;
 import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Random;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -92,9 +94,12 @@ class CopyInEndingsIT {
         System.out.println("copy.seed=" + seed + " copy.cancels=" + times);
         Random random = new Random(seed);
         AtomicInteger ended = new AtomicInteger();
+        int[] sizes = new int[times];
+        List<Integer> told = new ArrayList<>();
         for (int i = 0; i < times; i++) {
             int first = i * 10_000;
             int rows = random.nextInt(10_000);
+            sizes[i] = rows;
             boolean slow = random.nextInt(4) == 0;
             CopyIn<Integer> writer = ROWS.withFormat(random.nextBoolean() ? CopyFormat.BINARY : CopyFormat.TEXT);
             Flux<Integer> source = Flux.range(first, rows);
@@ -115,6 +120,9 @@ class CopyInEndingsIT {
             Await.until(() -> over.getCount() == 0, () -> "not over");
             if (written.get()) {
                 ended.incrementAndGet();
+                if (rows > 0) {
+                    told.add(i);
+                }
             }
             if (i % 50 == 0) {
                 pool.awaitQuiet();
@@ -123,8 +131,12 @@ class CopyInEndingsIT {
         pool.awaitQuiet();
         System.out.println(
                 ended + " had ended before their cancel, " + pool.destroyed() + " connections were destroyed");
-        assertThat(Postgres.number("select count(*) from (select id / 10000 from ended group by id / 10000) whole"))
-                .isGreaterThanOrEqualTo(ended.get());
+        List<Integer> whole = pool.borrow(
+                c -> Rows.ints(c, "select (id / 10000) * 100000 + count(*)::int from ended group by id / 10000"));
+        assertThat(whole)
+                .as("all rows of a COPY or none")
+                .allSatisfy(n -> assertThat(n % 100_000).isEqualTo(sizes[n / 100_000]));
+        assertThat(whole.stream().map(n -> n / 100_000)).containsAll(told);
     }
 
     @Test

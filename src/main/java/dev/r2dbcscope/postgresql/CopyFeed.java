@@ -117,9 +117,9 @@ final class CopyFeed<T> extends Flux<Publisher<ByteBuf>> implements CoreSubscrib
         return failure;
     }
 
-    /** How many rows were encoded. */
-    long rows() {
-        return encoded;
+    /** Whether it ended because nobody waited for the COPY any more. */
+    boolean isAbandoned() {
+        return abandoned;
     }
 
     /** Stands still only while the source has no row. */

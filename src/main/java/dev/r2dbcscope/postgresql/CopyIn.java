@@ -320,6 +320,9 @@ public final class CopyIn<T> {
                     .map(count -> new Written(count, null))
                     .onErrorResume(error -> {
                         turn.condemn();
+                        if (feed.isAbandoned()) {
+                            return Mono.empty(); // what has failed is what was to
+                        }
                         Throwable own = feed.failure();
                         return own == null ? Mono.error(error) : Mono.just(new Written(0, own));
                     });
