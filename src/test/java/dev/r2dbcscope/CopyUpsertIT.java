@@ -11,6 +11,7 @@ import dev.r2dbcscope.postgresql.CopyType;
 import dev.r2dbcscope.postgresql.CopyUpsert;
 import dev.r2dbcscope.postgresql.Duplicates;
 import dev.r2dbcscope.postgresql.OnConflict;
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
@@ -132,6 +133,73 @@ class CopyUpsertIT {
         assertThat(count("note = 'round ' || case when \"Id\" < " + 50_000 % 777 + " then " + whole + " else "
                         + (whole - 1) + " end"))
                 .isEqualTo(777);
+    }
+
+    @Test
+    void canSetAnExpressionUnderACondition() {
+        written(OnConflict.doUpdate("Id"), items(1, 2, "old"));
+        OnConflict append = OnConflict.doUpdate("Id")
+                .withSet("note", "target.note || ' + ' || excluded.note")
+                .withCondition("target.\"Id\" <> 2 or false");
+        assertThat(written(append, items(1, 3, "new"))).isEqualTo(2);
+        assertThat(notes()).containsExactly("1 old + new", "2 old", "3 new");
+    }
+
+    @Test
+    void theLastCountsEvenIfItIsTheOneThatTheConditionRefuses() {
+        written(OnConflict.doUpdate("Id"), items(1, 1, "old"));
+        OnConflict unlessC = OnConflict.doUpdate("Id").withCondition("excluded.note <> 'c'");
+        assertThat(written(unlessC, Flux.just(new Item(1, "b"), new Item(1, "c"))))
+                .isZero();
+        assertThat(notes()).containsExactly("1 old");
+    }
+
+    @Test
+    void duplicatesOfRowsThatAreThereKeepTheLast() {
+        written(OnConflict.doUpdate("Id"), items(1, 2, "old"));
+        assertThat(written(OnConflict.doUpdate("Id"), twice())).isEqualTo(4);
+        assertThat(notes()).containsExactlyInAnyOrder("1 c", "2 b", "- d", "- e");
+    }
+
+    @Test
+    void aKeyThatIsNotUniqueIsRefused() {
+        assertThatThrownBy(() -> written(OnConflict.doUpdate("note"), items(1, 1, "a")))
+                .isInstanceOf(BulkWriteException.class)
+                .satisfies(
+                        e -> assertThat(((BulkWriteException) e).getSqlState()).isEqualTo("42P10"));
+    }
+
+    /** NULLS NOT DISTINCT is a conflict that an equality does not see, as a row of a concurrent transaction is one. */
+    @Test
+    void aConflictThatMergeDoesNotSeeIsAnUpdate() {
+        Postgres.execute("alter table \"upsert Items\" drop constraint \"upsert Items_Id_key\","
+                + " add unique nulls not distinct (\"Id\"); insert into \"upsert Items\" values (null, 'old')");
+        assertThat(written(OnConflict.doUpdate("Id"), Flux.just(new Item(null, "new"), new Item(1, "one"))))
+                .isEqualTo(2);
+        assertThat(notes()).containsExactlyInAnyOrder("- new", "1 one");
+    }
+
+    @Test
+    void aRowOfAConcurrentTransactionIsUpdated() {
+        Connection other = Mono.from(Postgres.connectionFactory().create())
+                .blockOptional(BOUND)
+                .orElseThrow();
+        Probe<Long> probe = Probe.unbounded();
+        try {
+            Rows.update(other, "begin; insert into \"upsert Items\" values (5, 'theirs')")
+                    .blockLast(BOUND);
+            CopyUpsert.of(COPY, OnConflict.doUpdate("Id"))
+                    .write(scopes, items(1, 10, "ours"))
+                    .subscribe(probe);
+            Await.until(
+                    () -> Postgres.number("select count(*) from pg_locks where not granted") > 0,
+                    () -> "nobody waits for the other transaction");
+            Rows.update(other, "commit").blockLast(BOUND);
+        } finally {
+            Mono.from(other.close()).block(BOUND);
+        }
+        assertThat(probe.awaitEnd().values()).containsExactly(10L);
+        assertThat(count("note = 'ours'")).isEqualTo(10);
     }
 
     @Test

@@ -137,6 +137,10 @@ public final class OnConflict {
         return key;
     }
 
+    boolean isConditional() {
+        return condition != null;
+    }
+
     Duplicates duplicates() {
         return duplicates;
     }
@@ -154,6 +158,12 @@ public final class OnConflict {
         }
         return " on conflict " + target + "do update set " + assignments(written)
                 + (condition == null ? "" : " where " + condition);
+    }
+
+    /** What MERGE does with a row that is there. */
+    String matched(Collection<String> written) {
+        return "when matched" + (condition == null ? "" : " and (" + condition + ")") + " then update set "
+                + assignments(written);
     }
 
     private String assignments(Collection<String> written) {

@@ -14,10 +14,17 @@ final class Contest {
         long run() throws Exception;
     }
 
+    /** What is not measured, such as emptying a table. */
+    interface Preparation {
+        void run() throws Exception;
+    }
+
+    private final Map<String, Preparation> preparations = new LinkedHashMap<>();
     private final Map<String, Way> ways = new LinkedHashMap<>();
     private final Map<String, List<Double>> rates = new LinkedHashMap<>();
 
-    Contest add(String name, Way way) {
+    Contest add(String name, Preparation preparation, Way way) {
+        preparations.put(name, preparation);
         ways.put(name, way);
         rates.put(name, new ArrayList<>());
         return this;
@@ -27,6 +34,7 @@ final class Contest {
     Contest run(int rounds) throws Exception {
         for (int round = 0; round <= rounds; round++) {
             for (Map.Entry<String, Way> way : ways.entrySet()) {
+                preparations.get(way.getKey()).run();
                 long start = System.nanoTime();
                 long rows = way.getValue().run();
                 double rate = rows * 1e9 / (System.nanoTime() - start);

@@ -1,6 +1,10 @@
 package dev.r2dbcscope.benchmarks;
 
 import dev.r2dbcscope.ConnectionScopes;
+import dev.r2dbcscope.postgresql.CopyIn;
+import dev.r2dbcscope.postgresql.CopyType;
+import dev.r2dbcscope.postgresql.CopyUpsert;
+import dev.r2dbcscope.postgresql.OnConflict;
 import dev.r2dbcscope.postgresql.UnnestWriter;
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.pool.ConnectionPoolConfiguration;
@@ -15,13 +19,15 @@ import java.sql.PreparedStatement;
 import java.time.Duration;
 import java.time.OffsetDateTime;
 import java.time.ZoneOffset;
+import java.util.List;
 import java.util.UUID;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
 /**
- * Inserts rows of six columns: {@code UnnestWriter}, the SPI's {@code Statement.add()}, and pgjdbc with rewritten batches. Each
- * way makes its rows as it goes, in one transaction on one connection, into a table with a primary key that was emptied before.
+ * Inserts rows of six columns: {@code UnnestWriter}, the SPI's {@code Statement.add()}, and pgjdbc with rewritten batches. Then
+ * upserts rows of which half are there, beside a plain COPY of as many. Each way makes its rows as it goes, in one transaction on
+ * one connection, into a table with a primary key.
  *
  * <p>{@code java -cp target/benchmarks.jar dev.r2dbcscope.benchmarks.UnnestWriterBenchmark [rows] [rounds]}
  */
@@ -49,6 +55,14 @@ public final class UnnestWriterBenchmark {
             .column("amount", "double precision", Line::amount)
             .column("at", "timestamptz", Line::at)
             .column("ok", "boolean", Line::ok);
+
+    private final CopyIn<Line> copy = CopyIn.<Line>into("bench")
+            .column("id", CopyType.BIGINT, Line::id)
+            .column("number", CopyType.INTEGER, Line::number)
+            .column("note", CopyType.TEXT, Line::note)
+            .column("amount", CopyType.DOUBLE_PRECISION, Line::amount)
+            .column("at", CopyType.TIMESTAMPTZ, Line::at)
+            .column("ok", CopyType.BOOLEAN, Line::ok);
 
     private UnnestWriterBenchmark(int rows, int port) {
         this.rows = rows;
@@ -78,16 +92,37 @@ public final class UnnestWriterBenchmark {
     private void run(int rounds) throws Exception {
         execute("create table bench (id bigint primary key, number int, note text, amount double precision,"
                 + " at timestamptz, ok boolean)");
-        Contest contest = new Contest()
-                .add("UnnestWriter, batches of 10,000", () -> unnest(10_000))
-                .add("UnnestWriter, batches of 1,000", () -> unnest(1_000))
-                .add("Statement.add(), batches of 1,000", this::add)
-                .add("pgjdbc, rewritten batches of 1,000", this::rewritten)
+        Contest.Preparation empty = () -> execute("truncate bench");
+        Contest inserts = new Contest()
+                .add("UnnestWriter, batches of 10,000", empty, () -> unnest(10_000))
+                .add("UnnestWriter, batches of 1,000", empty, () -> unnest(1_000))
+                .add("Statement.add(), batches of 1,000", empty, this::add)
+                .add("pgjdbc, rewritten batches of 1,000", empty, this::rewritten)
                 .run(rounds);
-        contest.print();
-        contest.compare("UnnestWriter, batches of 10,000", "Statement.add(), batches of 1,000");
-        contest.compare("UnnestWriter, batches of 10,000", "pgjdbc, rewritten batches of 1,000");
-        contest.compare("UnnestWriter, batches of 1,000", "pgjdbc, rewritten batches of 1,000");
+        inserts.print();
+        inserts.compare("UnnestWriter, batches of 10,000", "Statement.add(), batches of 1,000");
+        inserts.compare("UnnestWriter, batches of 10,000", "pgjdbc, rewritten batches of 1,000");
+        inserts.compare("UnnestWriter, batches of 1,000", "pgjdbc, rewritten batches of 1,000");
+        Contest.Preparation half = () -> execute("truncate bench; insert into bench select id, 0, 'old', 0, now(), true"
+                + " from generate_series(2, " + rows + ", 2) id");
+        Contest upserts = new Contest()
+                .add("CopyIn, append", empty, () -> require(rows, copy.write(scopes, lines())))
+                .add(
+                        "CopyUpsert, 50 % conflicts",
+                        half,
+                        () -> require(
+                                rows,
+                                CopyUpsert.of(copy, OnConflict.doUpdate("id")).write(scopes, lines())))
+                .add(
+                        "UnnestWriter, 50 % conflicts",
+                        half,
+                        () -> require(
+                                rows,
+                                writer.withOnConflict(OnConflict.doUpdate("id")).write(scopes, lines())))
+                .run(rounds);
+        upserts.print();
+        upserts.compare("CopyUpsert, 50 % conflicts", "CopyIn, append");
+        upserts.compare("UnnestWriter, 50 % conflicts", "CopyIn, append");
         pool.dispose();
     }
 
@@ -99,8 +134,11 @@ public final class UnnestWriterBenchmark {
                 .block(Duration.ofMinutes(1));
     }
 
+    private Flux<Line> lines() {
+        return Flux.range(1, rows).map(Line::of);
+    }
+
     private long unnest(int batchSize) {
-        execute("truncate bench");
         return require(
                 rows,
                 writer.withBatchSize(batchSize)
@@ -109,7 +147,6 @@ public final class UnnestWriterBenchmark {
 
     /** A tenth of the rows, because each of them is a round trip. */
     private long add() {
-        execute("truncate bench");
         return require(
                 rows / 10,
                 scopes.inTransaction(connection -> Flux.range(1, rows / 10)
@@ -118,7 +155,7 @@ public final class UnnestWriterBenchmark {
                         .reduce(0L, Long::sum)));
     }
 
-    private static Flux<Long> added(Connection connection, java.util.List<Integer> ids) {
+    private static Flux<Long> added(Connection connection, List<Integer> ids) {
         Statement statement = connection.createStatement(INSERT);
         for (int i = 0; i < ids.size(); i++) {
             if (i > 0) {
@@ -145,7 +182,6 @@ public final class UnnestWriterBenchmark {
     }
 
     private long rewritten() throws Exception {
-        execute("truncate bench");
         try (java.sql.Connection connection = DriverManager.getConnection(url);
                 PreparedStatement statement = connection.prepareStatement(INSERT.replaceAll("\\$\\d", "?"))) {
             connection.setAutoCommit(false);
