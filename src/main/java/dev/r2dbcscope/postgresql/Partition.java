@@ -22,6 +22,7 @@ import reactor.core.publisher.Flux;
  * @param sql the query, with {@code $1} and so on for the parameters
  * @param parameters what to bind, in order
  * @param snapshot the identifier of an exported snapshot to read it on, or {@code null}
+ * @serial exclude
  */
 public record Partition(
         int index,
