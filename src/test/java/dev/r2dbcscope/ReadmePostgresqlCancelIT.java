@@ -18,6 +18,7 @@ class ReadmePostgresqlCancelIT {
             List<String> cancelled = new CopyOnWriteArrayList<>();
             ConnectionScopes scopes = pool.scopes;
 
+            // example: cancel
             ConnectionScopes reports = scopes.with(ScopeOptions.defaults()
                     .withCancelGrace(Duration.ofMillis(5))
                     .withListener(event -> {
@@ -30,6 +31,7 @@ class ReadmePostgresqlCancelIT {
                             c.createStatement("select 1 from pg_sleep(600)").execute())
                     .flatMap(result -> result.map((row, metadata) -> row.get(0, Integer.class))));
 
+            // end
             Disposable request = report.subscribe();
             Await.until(() -> pool.inState("active") == 1, () -> "it does not run");
             request.dispose(); // the user closes the page

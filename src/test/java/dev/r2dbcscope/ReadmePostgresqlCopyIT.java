@@ -44,6 +44,7 @@ class ReadmePostgresqlCopyIT {
 
     @Test
     void columns() {
+        // example: copy
         CopyIn<Reading> copy = CopyIn.<Reading>into("readings")
                 .column("sensor", CopyType.BIGINT, Reading::sensor)
                 .column("at", CopyType.INSTANT, Reading::at)
@@ -51,6 +52,7 @@ class ReadmePostgresqlCopyIT {
                 .column("tags", CopyType.TEXT.array(), Reading::tags);
 
         Mono<Long> written = scopes.inTransaction(connection -> copy.write(connection, readings(1000)));
+        // end
 
         assertThat(written.block(LONG)).isEqualTo(1000);
     }
