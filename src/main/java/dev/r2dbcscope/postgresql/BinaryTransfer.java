@@ -2,7 +2,6 @@ package dev.r2dbcscope.postgresql;
 
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Result;
-import io.r2dbc.spi.Wrapped;
 import java.util.Collections;
 import java.util.Map;
 import java.util.WeakHashMap;
@@ -23,12 +22,12 @@ final class BinaryTransfer {
     private BinaryTransfer() {}
 
     static boolean isKnown(Connection connection) {
-        return KNOWN.containsKey(physical(connection));
+        return KNOWN.containsKey(Unwrapped.postgresql(connection));
     }
 
     /** Whether it does; {@code false} if that is not known. */
     static boolean of(Connection connection) {
-        return KNOWN.getOrDefault(physical(connection), false);
+        return KNOWN.getOrDefault(Unwrapped.postgresql(connection), false);
     }
 
     /** Finds out. */
@@ -37,15 +36,7 @@ final class BinaryTransfer {
                         Flux.from(connection.createStatement(PROBE).bind(0, 2).execute()))
                 .flatMap((Result result) -> result.map(row -> TEXT.equals(row.get(0, String.class))))
                 .single()
-                .doOnNext(text -> KNOWN.put(physical(connection), !text))
+                .doOnNext(text -> KNOWN.put(Unwrapped.postgresql(connection), !text))
                 .then();
-    }
-
-    private static Connection physical(Connection connection) {
-        Connection innermost = connection;
-        while (innermost instanceof Wrapped<?> wrapped && wrapped.unwrap() instanceof Connection inner) {
-            innermost = inner;
-        }
-        return innermost;
     }
 }
