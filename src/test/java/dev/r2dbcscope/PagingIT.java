@@ -31,6 +31,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 import org.reactivestreams.Publisher;
+import org.springframework.r2dbc.core.DatabaseClient;
 import reactor.core.publisher.BaseSubscriber;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -386,6 +387,29 @@ class PagingIT {
                         .collectList()
                         .block(LONG))
                 .containsExactly(100L);
+    }
+
+    @Test
+    void springsDatabaseClientReadsThroughACursor() {
+        WatchedPool pool = pool(Where.IN_A_TRANSACTION);
+        DatabaseClient client = DatabaseClient.create(pool.scopes.connectionFactory());
+        assertThat(client.sql("select i from generate_series(1, :rows) i order by i")
+                        .bind("rows", 1000)
+                        .filter(statement -> statement.fetchSize(10))
+                        .map(row -> row.get(0, Integer.class))
+                        .all()
+                        .concatMap(i -> i == 500
+                                ? client.sql("select count(*)::int from pg_cursors")
+                                        .map(row -> row.get(0, Integer.class))
+                                        .one()
+                                : Mono.just(i))
+                        .as(pool.scopes::transactional)
+                        .collectList()
+                        .block(LONG))
+                .hasSize(1000)
+                .contains(499, 501)
+                .containsOnlyOnce(1000)
+                .satisfies(rows -> assertThat(rows.get(499)).isEqualTo(1));
     }
 
     @Test
