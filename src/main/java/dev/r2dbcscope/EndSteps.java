@@ -45,6 +45,14 @@ final class EndSteps {
         }
     }
 
+    /** Lets go of everything, at the end of the session. */
+    void forget() {
+        synchronized (steps) {
+            steps.clear();
+            kept = null;
+        }
+    }
+
     boolean isEmpty() {
         synchronized (steps) {
             return steps.isEmpty();

@@ -147,10 +147,7 @@ final class Session {
     void connect(Connection arrived) {
         dialect = root.dialect(FactorySupply.physical(arrived));
         gate = new Gate(
-                new SessionGateOwner(this, arrived),
-                FactorySupply.scheduler(arrived),
-                options.maxStatementsInFlight(),
-                budget);
+                new SessionGateOwner(this), FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
         connection = arrived;
         autoCommits = outer == null || outer.autoCommits;
     }
@@ -292,6 +289,7 @@ final class Session {
             boolean destroyed) {
         this.commitError = commitError;
         connection = null;
+        endSteps.forget();
         phase = Phase.CLOSED;
         root.live().remove(this);
         report.released(outcome, how, error != null ? error : commitError, destroyed);
@@ -604,6 +602,12 @@ final class Session {
             throw closedError();
         }
         return current;
+    }
+
+    /** The connection, as long as it was not given back: whoever holds a scope's subscription must not hold that, too. */
+    @Nullable
+    Connection heldConnection() {
+        return connection;
     }
 
     /** Whether the connections of this factory are in auto-commit mode when they are idle. */

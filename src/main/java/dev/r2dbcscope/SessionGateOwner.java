@@ -10,11 +10,9 @@ import reactor.core.publisher.Mono;
 final class SessionGateOwner implements GateOwner {
 
     private final Session session;
-    private final Connection connection;
 
-    SessionGateOwner(Session session, Connection connection) {
+    SessionGateOwner(Session session) {
         this.session = session;
-        this.connection = connection;
     }
 
     @Override
@@ -57,12 +55,15 @@ final class SessionGateOwner implements GateOwner {
     /** The driver's own status counts too: code may have begun a transaction by SQL. */
     @Override
     public boolean isInTransaction() {
-        return session.isInTransaction() || !connection.isAutoCommit();
+        Connection connection = session.heldConnection();
+        return session.isInTransaction() || connection != null && !connection.isAutoCommit();
     }
 
     @Override
     public @Nullable Mono<Void> cancelRequest() {
-        Publisher<Void> request = session.dialect().cancelRunning(FactorySupply.physical(connection));
+        Connection connection = session.heldConnection();
+        Publisher<Void> request =
+                connection == null ? null : session.dialect().cancelRunning(FactorySupply.physical(connection));
         Duration bound = session.options().releaseTimeout();
         return request == null
                 ? null
@@ -77,7 +78,9 @@ final class SessionGateOwner implements GateOwner {
 
     @Override
     public @Nullable Mono<Void> afterCancelledFetch() {
-        Publisher<?> after = session.dialect().afterCancelledFetch(FactorySupply.physical(connection));
+        Connection connection = session.heldConnection();
+        Publisher<?> after =
+                connection == null ? null : session.dialect().afterCancelledFetch(FactorySupply.physical(connection));
         return after == null ? null : Shield.lazily(() -> after).onErrorComplete();
     }
 
