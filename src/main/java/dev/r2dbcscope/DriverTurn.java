@@ -35,6 +35,7 @@ public final class DriverTurn {
     private volatile boolean condemned;
     private volatile boolean ended;
     private volatile boolean cancellable;
+    private volatile boolean isLeft;
 
     private DriverTurn(Session session, String what) {
         this.session = session;
@@ -98,6 +99,15 @@ public final class DriverTurn {
      */
     public Mono<Void> left() {
         return left.asMono();
+    }
+
+    /**
+     * Whether nobody waits for the answer any more, so that what has not begun need not begin.
+     *
+     * @return {@code true} once {@link #left} has completed
+     */
+    public boolean isLeft() {
+        return isLeft;
     }
 
     /**
@@ -256,6 +266,7 @@ public final class DriverTurn {
     }
 
     void leave() {
+        isLeft = true;
         left.tryEmitEmpty();
     }
 

@@ -29,8 +29,8 @@ final class BinaryCopyRow extends CopyRow {
 
     private int arrayAt;
 
-    BinaryCopyRow(String table, List<String> columns) {
-        super(table, columns);
+    BinaryCopyRow(String table, List<String> columns, ColumnTypes types) {
+        super(table, columns, types);
     }
 
     /** The signature, no flags, and no header extension. */

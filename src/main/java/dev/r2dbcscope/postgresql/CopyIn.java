@@ -40,6 +40,13 @@ import reactor.util.context.Context;
  *       the source is cancelled and the server told that the COPY has failed. In each of these cases none of its rows is
  *       written, and the connection takes no further statement and is destroyed at the end of the scope, because the driver does not
  *       keep it in a known state.
+ *   <li><strong>Types.</strong> In {@link CopyFormat#BINARY} the server does not convert, and takes any value of the right length as one
+ *       of its column's type. So the types of the columns are asked for before, which is one round trip, and a value of
+ *       another type fails with a {@link CopyException} that says what the column is; {@link CopyType} says what fits. Columns of
+ *       types that it does not know are not checked. In {@link CopyFormat#TEXT} the server converts, and nothing is asked.
+ *   <li><strong>Time.</strong> The server looks at its {@code statement_timeout} during a COPY only when data arrives, so it does not
+ *       end one whose source stalls; {@link dev.r2dbcscope.ScopeOptions#withMaxHold} and
+ *       {@link dev.r2dbcscope.ScopeOptions#withMaxIdle} do.
  *   <li><strong>The connection</strong> is busy until the COPY has ended. A source that queries it fails with
  *       {@link IllegalStateException}; one that reads from another scope, another connection, is fine.
  * </ul>
@@ -297,20 +304,26 @@ public final class CopyIn<T> {
 
     private Mono<Written> copy(DriverTurn turn, Publisher<? extends T> rows, String into) {
         PostgresqlConnection driver = Unwrapped.postgresql(turn.connection());
+        turn.cancellable();
+        return row(driver, into)
+                .doOnError(error -> turn.condemn())
+                .flatMap(row -> turn.isLeft() ? Mono.empty() : copy(turn, driver, row, rows, into));
+    }
+
+    /** What the rows are written to. Only the binary format has to know what the columns are. */
+    private Mono<CopyRow> row(Connection driver, String into) {
+        return format == CopyFormat.BINARY
+                ? ColumnTypes.of(driver, into, columns).map(types -> new BinaryCopyRow(shownTable(), columns, types))
+                : Mono.fromSupplier(() -> new TextCopyRow(shownTable(), columns));
+    }
+
+    private Mono<Written> copy(
+            DriverTurn turn, PostgresqlConnection driver, CopyRow row, Publisher<? extends T> rows, String into) {
         Scheduler scheduler = ((Wrapped<?>) driver).unwrap(Scheduler.class);
         return Mono.deferContextual(context -> {
             CopyFeed<T> feed = new CopyFeed<>(
-                    rows,
-                    rowEncoder(),
-                    format == CopyFormat.BINARY
-                            ? new BinaryCopyRow(shownTable(), columns)
-                            : new TextCopyRow(shownTable(), columns),
-                    prefetch,
-                    CHUNK_SIZE,
-                    turn.left(),
-                    turn.within(Context.of(context)));
+                    rows, rowEncoder(), row, prefetch, CHUNK_SIZE, turn.left(), turn.within(Context.of(context)));
             turn.progress(feed::progress);
-            turn.cancellable();
             // the driver does not expect its COPY to fail on another thread while it handles the server's answer
             return driver.copyIn(sql(into))
                     .fromMany(feed.publishOn(scheduler == null ? Schedulers.immediate() : scheduler, false, 8)

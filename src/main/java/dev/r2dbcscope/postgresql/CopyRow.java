@@ -19,9 +19,10 @@ import org.jspecify.annotations.Nullable;
 /**
  * Takes the columns of one row after the other for {@code COPY}: each call writes the next column.
  *
- * <p>In {@link CopyFormat#BINARY}, each method's type must be its column's, as named below; in {@link CopyFormat#TEXT} the
- * server converts. {@code null} is written as NULL. What PostgreSQL cannot store fails with {@link CopyException} before
- * it is sent.
+ * <p>In {@link CopyFormat#BINARY}, each method's type must be its column's, as named below;
+ * in {@link CopyFormat#TEXT} the server converts. {@code null} is written as NULL, whatever the column. What is of another type
+ * than its column, and what PostgreSQL cannot store, fails with {@link CopyException} before it is sent. Columns whose type
+ * {@link CopyType} does not know are left to the server, which may take bytes that mean something else.
  *
  * <p>Given to a {@link RowEncoder}, valid only during its call. Not thread-safe.
  */
@@ -37,13 +38,15 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
 
     private final String table;
     private final List<String> columns;
+    private final ColumnTypes types;
     private long row;
     private int column;
     private boolean inArray;
 
-    CopyRow(String table, List<String> columns) {
+    CopyRow(String table, List<String> columns, ColumnTypes types) {
         this.table = table;
         this.columns = columns;
+        this.types = types;
     }
 
     // what the columns are -------------------------------------------------------------------------------------------
@@ -54,7 +57,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeNull() {
-        begin();
+        begin(ColumnTypes.ANY);
         putNull();
         return this;
     }
@@ -66,7 +69,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeBoolean(boolean value) {
-        begin();
+        begin(ColumnTypes.BOOLEAN);
         putBoolean(value);
         return this;
     }
@@ -78,7 +81,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeShort(short value) {
-        begin();
+        begin(ColumnTypes.SMALLINT);
         putShort(value);
         return this;
     }
@@ -90,7 +93,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeInt(int value) {
-        begin();
+        begin(ColumnTypes.INTEGER);
         putInt(value);
         return this;
     }
@@ -102,7 +105,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeLong(long value) {
-        begin();
+        begin(ColumnTypes.BIGINT);
         putLong(value);
         return this;
     }
@@ -114,7 +117,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeFloat(float value) {
-        begin();
+        begin(ColumnTypes.REAL);
         putFloat(value);
         return this;
     }
@@ -126,7 +129,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeDouble(double value) {
-        begin();
+        begin(ColumnTypes.DOUBLE_PRECISION);
         putDouble(value);
         return this;
     }
@@ -138,11 +141,10 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeNumeric(@Nullable BigDecimal value) {
-        begin();
         if (value == null) {
-            putNull();
-            return this;
+            return writeNull();
         }
+        begin(ColumnTypes.NUMERIC);
         if (value.signum() != 0 && (long) value.precision() - value.scale() > 131_072) {
             throw refused("the number has more than the 131072 digits before the decimal point that PostgreSQL stores");
         }
@@ -161,12 +163,11 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeText(@Nullable CharSequence value) {
-        begin();
         if (value == null) {
-            putNull();
-        } else {
-            putText(value);
+            return writeNull();
         }
+        begin(ColumnTypes.TEXT);
+        putText(value);
         return this;
     }
 
@@ -177,12 +178,11 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeBytes(byte @Nullable [] value) {
-        begin();
         if (value == null) {
-            putNull();
-        } else {
-            putBytes(value);
+            return writeNull();
         }
+        begin(ColumnTypes.BYTEA);
+        putBytes(value);
         return this;
     }
 
@@ -193,12 +193,11 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeUuid(@Nullable UUID value) {
-        begin();
         if (value == null) {
-            putNull();
-        } else {
-            putUuid(value.getMostSignificantBits(), value.getLeastSignificantBits());
+            return writeNull();
         }
+        begin(ColumnTypes.UUID);
+        putUuid(value.getMostSignificantBits(), value.getLeastSignificantBits());
         return this;
     }
 
@@ -210,11 +209,10 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeDate(@Nullable LocalDate value) {
-        begin();
         if (value == null) {
-            putNull();
-            return this;
+            return writeNull();
         }
+        begin(ColumnTypes.DATE);
         int days;
         try {
             days = PostgresqlEpoch.days(value);
@@ -232,12 +230,11 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeTime(@Nullable LocalTime value) {
-        begin();
         if (value == null) {
-            putNull();
-        } else {
-            putTime(PostgresqlEpoch.micros(value));
+            return writeNull();
         }
+        begin(ColumnTypes.TIME);
+        putTime(PostgresqlEpoch.micros(value));
         return this;
     }
 
@@ -279,11 +276,10 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     }
 
     private <V> CopyRow timestamp(@Nullable V value, Micros<V> conversion, boolean zoned) {
-        begin();
         if (value == null) {
-            putNull();
-            return this;
+            return writeNull();
         }
+        begin(zoned ? ColumnTypes.TIMESTAMPTZ : ColumnTypes.TIMESTAMP);
         long micros;
         try {
             micros = conversion.of(value);
@@ -303,11 +299,10 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeInterval(@Nullable TemporalAmount value) {
-        begin();
         if (value == null) {
-            putNull();
-            return this;
+            return writeNull();
         }
+        begin(ColumnTypes.INTERVAL);
         long months = 0;
         long days = 0;
         long micros = 0;
@@ -351,12 +346,11 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
      * @return this
      */
     public final CopyRow writeJsonb(@Nullable CharSequence value) {
-        begin();
         if (value == null) {
-            putNull();
-        } else {
-            putJsonb(value);
+            return writeNull();
         }
+        begin(ColumnTypes.JSONB);
+        putJsonb(value);
         return this;
     }
 
@@ -378,7 +372,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
 
     /** Writes an array of one dimension. */
     final <V> void writeArray(CopyType<V> type, Collection<? extends @Nullable V> elements) {
-        begin();
+        begin(-type.oid());
         inArray = true;
         try {
             openArray(type.oid(), elements);
@@ -464,7 +458,12 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
         return inArray;
     }
 
-    private void begin() {
+    /**
+     * Begins a column, or an element of an array, whose type the array tells.
+     *
+     * @param form the {@linkplain ColumnTypes form} of what is written
+     */
+    private void begin(int form) {
         if (inArray) {
             separate(false);
             return;
@@ -474,6 +473,9 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
                     "The encoder of COPY " + table + " wrote more than " + columns.size() + " columns of row " + row);
         }
         separate(column++ == 0);
+        if (!types.fit(column - 1, form)) {
+            throw refused(types.problem(column - 1, form));
+        }
     }
 
     /** Makes room for more bytes. */

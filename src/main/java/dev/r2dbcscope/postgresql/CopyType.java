@@ -16,8 +16,9 @@ import org.jspecify.annotations.Nullable;
 /**
  * A type of PostgreSQL, and how values of a Java type are written as it.
  *
- * <p>In {@link CopyFormat#BINARY} a column must have this very type, or a domain over it; {@link #TEXT} and {@link #VARCHAR} are good for all types
- * that are text to the server: {@code char(n)}, enums, {@code citext}, {@code xml}. In {@link CopyFormat#TEXT} a column may have any type that
+ * <p>In {@link CopyFormat#BINARY} a column must have this very type, or a domain over it, and an array elements of this very
+ * type; {@link #TEXT} and {@link #VARCHAR} are good for all types that are text to the server: {@code char(n)}, enums,
+ * {@code citext}, {@code xml}. In {@link CopyFormat#TEXT} a column may have any type that
  * can be read from what is written. The methods of {@link CopyRow} say which values each type can store.
  *
  * <p>Immutable and thread-safe.
@@ -27,64 +28,89 @@ import org.jspecify.annotations.Nullable;
 public final class CopyType<V> {
 
     /** {@code smallint}. */
-    public static final CopyType<Short> SMALLINT = new CopyType<>("smallint", 21, CopyRow::writeShort);
+    public static final CopyType<Short> SMALLINT =
+            new CopyType<>("smallint", ColumnTypes.SMALLINT, CopyRow::writeShort);
 
     /** {@code integer}. */
-    public static final CopyType<Integer> INTEGER = new CopyType<>("integer", 23, CopyRow::writeInt);
+    public static final CopyType<Integer> INTEGER = new CopyType<>("integer", ColumnTypes.INTEGER, CopyRow::writeInt);
 
     /** {@code bigint}. */
-    public static final CopyType<Long> BIGINT = new CopyType<>("bigint", 20, CopyRow::writeLong);
+    public static final CopyType<Long> BIGINT = new CopyType<>("bigint", ColumnTypes.BIGINT, CopyRow::writeLong);
 
     /** {@code real}. */
-    public static final CopyType<Float> REAL = new CopyType<>("real", 700, CopyRow::writeFloat);
+    public static final CopyType<Float> REAL = new CopyType<>("real", ColumnTypes.REAL, CopyRow::writeFloat);
 
     /** {@code double precision}. */
     public static final CopyType<Double> DOUBLE_PRECISION =
-            new CopyType<>("double precision", 701, CopyRow::writeDouble);
+            new CopyType<>("double precision", ColumnTypes.DOUBLE_PRECISION, CopyRow::writeDouble);
 
     /** {@code numeric}. */
-    public static final CopyType<BigDecimal> NUMERIC = new CopyType<>("numeric", 1700, CopyRow::writeNumeric);
+    public static final CopyType<BigDecimal> NUMERIC =
+            new CopyType<>("numeric", ColumnTypes.NUMERIC, CopyRow::writeNumeric);
 
     /** {@code text}. */
-    public static final CopyType<String> TEXT = new CopyType<>("text", 25, CopyRow::writeText);
+    public static final CopyType<String> TEXT = new CopyType<>("text", ColumnTypes.TEXT, CopyRow::writeText);
 
     /** {@code varchar}, with or without a length; differs from {@link #TEXT} in arrays only. */
-    public static final CopyType<String> VARCHAR = new CopyType<>("varchar", 1043, CopyRow::writeText);
+    public static final CopyType<String> VARCHAR = new CopyType<>("varchar", ColumnTypes.VARCHAR, CopyRow::writeText);
 
     /** {@code boolean}. */
-    public static final CopyType<Boolean> BOOLEAN = new CopyType<>("boolean", 16, CopyRow::writeBoolean);
+    public static final CopyType<Boolean> BOOLEAN =
+            new CopyType<>("boolean", ColumnTypes.BOOLEAN, CopyRow::writeBoolean);
 
     /** {@code bytea}. */
-    public static final CopyType<byte[]> BYTEA = new CopyType<>("bytea", 17, CopyRow::writeBytes);
+    public static final CopyType<byte[]> BYTEA = new CopyType<>("bytea", ColumnTypes.BYTEA, CopyRow::writeBytes);
 
     /** {@code uuid}. */
-    public static final CopyType<UUID> UUID = new CopyType<>("uuid", 2950, CopyRow::writeUuid);
+    public static final CopyType<UUID> UUID = new CopyType<>("uuid", ColumnTypes.UUID, CopyRow::writeUuid);
 
     /** {@code date}. */
-    public static final CopyType<LocalDate> DATE = new CopyType<>("date", 1082, CopyRow::writeDate);
+    public static final CopyType<LocalDate> DATE = new CopyType<>("date", ColumnTypes.DATE, CopyRow::writeDate);
 
     /** {@code time} without time zone. */
-    public static final CopyType<LocalTime> TIME = new CopyType<>("time", 1083, CopyRow::writeTime);
+    public static final CopyType<LocalTime> TIME = new CopyType<>("time", ColumnTypes.TIME, CopyRow::writeTime);
 
     /** {@code timestamp} without time zone. */
-    public static final CopyType<LocalDateTime> TIMESTAMP = new CopyType<>("timestamp", 1114, CopyRow::writeTimestamp);
+    public static final CopyType<LocalDateTime> TIMESTAMP =
+            new CopyType<>("timestamp", ColumnTypes.TIMESTAMP, CopyRow::writeTimestamp);
 
     /** {@code timestamp with time zone}, from a time with an offset. */
     public static final CopyType<OffsetDateTime> TIMESTAMPTZ =
-            new CopyType<>("timestamptz", 1184, (row, value) -> row.writeTimestampTz(value));
+            new CopyType<>("timestamptz", ColumnTypes.TIMESTAMPTZ, (row, value) -> row.writeTimestampTz(value));
 
     /** {@code timestamp with time zone}, from an instant. */
     public static final CopyType<Instant> INSTANT =
-            new CopyType<>("timestamptz", 1184, (row, value) -> row.writeTimestampTz(value));
+            new CopyType<>("timestamptz", ColumnTypes.TIMESTAMPTZ, (row, value) -> row.writeTimestampTz(value));
 
     /** {@code interval}. */
-    public static final CopyType<TemporalAmount> INTERVAL = new CopyType<>("interval", 1186, CopyRow::writeInterval);
+    public static final CopyType<TemporalAmount> INTERVAL =
+            new CopyType<>("interval", ColumnTypes.INTERVAL, CopyRow::writeInterval);
 
     /** {@code json}. */
-    public static final CopyType<String> JSON = new CopyType<>("json", 114, CopyRow::writeJson);
+    public static final CopyType<String> JSON = new CopyType<>("json", ColumnTypes.JSON, CopyRow::writeJson);
 
     /** {@code jsonb}. */
-    public static final CopyType<String> JSONB = new CopyType<>("jsonb", 3802, CopyRow::writeJsonb);
+    public static final CopyType<String> JSONB = new CopyType<>("jsonb", ColumnTypes.JSONB, CopyRow::writeJsonb);
+
+    private static final List<CopyType<?>> ALL = List.of(
+            SMALLINT,
+            INTEGER,
+            BIGINT,
+            REAL,
+            DOUBLE_PRECISION,
+            NUMERIC,
+            TEXT,
+            VARCHAR,
+            BOOLEAN,
+            BYTEA,
+            UUID,
+            DATE,
+            TIME,
+            TIMESTAMP,
+            TIMESTAMPTZ,
+            INTERVAL,
+            JSON,
+            JSONB);
 
     private static final int NO_OID = 0;
 
@@ -139,6 +165,11 @@ public final class CopyType<V> {
 
     int oid() {
         return oid;
+    }
+
+    /** The type of that OID, if it is one of these. */
+    static @Nullable CopyType<?> ofOid(long oid) {
+        return ALL.stream().filter(type -> type.oid == oid).findFirst().orElse(null);
     }
 
     void write(CopyRow row, V value) {

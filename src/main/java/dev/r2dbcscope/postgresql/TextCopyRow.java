@@ -40,7 +40,7 @@ final class TextCopyRow extends CopyRow {
     private boolean firstElement;
 
     TextCopyRow(String table, List<String> columns) {
-        super(table, columns);
+        super(table, columns, ColumnTypes.unknown(columns.size()));
     }
 
     @Override

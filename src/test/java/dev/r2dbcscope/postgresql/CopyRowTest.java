@@ -30,7 +30,7 @@ class CopyRowTest {
 
     /** Length and bytes in binary, in hexadecimal. */
     private static <V> String binary(CopyType<V> type, V value) {
-        CopyRow row = new BinaryCopyRow("t", List.of("c"));
+        CopyRow row = new BinaryCopyRow("t", List.of("c"), ColumnTypes.unknown(1));
         row.encode(value, (v, to) -> to.write(type, v));
         String all = HexFormat.of().formatHex(bytes(row));
         assertThat(all).startsWith("0001");
@@ -202,7 +202,7 @@ class CopyRowTest {
 
     @Test
     void severalRowsWithHeaderAndTrailer() {
-        CopyRow row = new BinaryCopyRow("t", List.of("a", "b"));
+        CopyRow row = new BinaryCopyRow("t", List.of("a", "b"), ColumnTypes.unknown(2));
         row.header();
         row.encode(1, (v, to) -> to.writeInt(v).writeNull());
         row.encode(2, (v, to) -> to.writeInt(v).writeBoolean(true));
