@@ -42,6 +42,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     private long row;
     private int column;
     private boolean inArray;
+    private @Nullable CopyException refusal;
 
     CopyRow(String table, List<String> columns, ColumnTypes types) {
         this.table = table;
@@ -442,6 +443,9 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
         column = 0;
         openRow(columns.size());
         encoder.encode(value, this);
+        if (refusal != null) {
+            throw refusal; // an encoder that keeps it to itself leaves half of a row behind
+        }
         if (column != columns.size()) {
             throw new IllegalStateException("The encoder of COPY " + table + " wrote " + column + " of "
                     + columns.size() + " columns of row " + row);
@@ -495,7 +499,9 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
 
     /** A value that PostgreSQL cannot store. */
     final CopyException refused(String problem) {
-        return CopyException.unsent(problem, table, row, column == 0 ? null : columns.get(column - 1));
+        CopyException error = CopyException.unsent(problem, table, row, column == 0 ? null : columns.get(column - 1));
+        refusal = error;
+        return error;
     }
 
     private CopyException refused(PostgresqlEpoch.OutOfRange e) {
