@@ -136,7 +136,7 @@ class CopyInTypesIT {
             new Garbage("bigint", new Sample<>(CopyType.TEXT, SECRET)),
             new Garbage("real", new Sample<>(CopyType.DATE, LocalDate.of(2024, 2, 29))),
             new Garbage("double precision", new Sample<>(CopyType.BIGINT, 4242L)),
-            new Garbage("numeric", new Sample<>(CopyType.BIGINT, 0x4242L)),
+            new Garbage("numeric", new Sample<>(CopyType.BYTEA, new byte[8])),
             new Garbage("text", new Sample<>(CopyType.BYTEA, new byte[] {65, 66})),
             new Garbage("varchar(9)", new Sample<>(CopyType.JSONB, "42")),
             new Garbage("char(9)", new Sample<>(CopyType.INTEGER, 0x41424344)),
