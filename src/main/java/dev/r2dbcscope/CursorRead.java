@@ -17,8 +17,9 @@ import reactor.util.context.Context;
  * Reads a query through a server-side cursor, page by page.
  *
  * <p>A page is asked for with unbounded demand and kept here, so the connection is free for others as soon as the server has
- * sent it. The next page is asked for when the first row of the current one was delivered: a fast consumer does not wait for
- * the round trip, and no more is read than the page that the demand has reached and one more.
+ * sent it. The next page is asked for when the first row of the current one was delivered, so no more is read than the page
+ * that the demand has reached and one more. For a consumer that has had to wait for a page all the same, because it is faster
+ * than the round trip, up to three are asked for ahead, until it does not want more at the end of a page.
  *
  * <p>The cursor is opened at the first demand, together with its first page, and closed after the last row, an error or a
  * cancel, behind whatever is still in flight.
@@ -35,6 +36,9 @@ final class CursorRead<T> implements Subscription {
     private static final AtomicLongFieldUpdater<CursorRead> REQUESTED =
             AtomicLongFieldUpdater.newUpdater(CursorRead.class, "requested");
 
+    /** How many pages a consumer that waits for them is read ahead. */
+    private static final int MOST_AHEAD = 3;
+
     private final PagedQuery query;
     private final ServerCursor cursor;
     private final ResultReading<T> reading;
@@ -49,6 +53,9 @@ final class CursorRead<T> implements Subscription {
     private volatile @Nullable Throwable openingError;
 
     private @Nullable Page current;
+    private @Nullable Page newest;
+    private int ahead;
+    private int mostAhead = 1;
     private long rows;
     private boolean asked;
     private volatile boolean prepared;
@@ -147,6 +154,7 @@ final class CursorRead<T> implements Subscription {
 
     private Page fetch(boolean first) {
         Page page = new Page();
+        newest = page;
         cursor.fetch(first).subscribe(page);
         return page;
     }
@@ -161,7 +169,7 @@ final class CursorRead<T> implements Subscription {
             if (next != null) {
                 emitted++;
                 deliver(next);
-                prefetch(page);
+                prefetch();
             } else if (!done || !page.buffer.isEmpty()) {
                 break;
             } else if (!turnPage(page, emitted != demand)) {
@@ -174,9 +182,14 @@ final class CursorRead<T> implements Subscription {
     }
 
     /** A row of the page was delivered. */
-    private void prefetch(Page page) {
-        if (page.next == null && !ended && !(page.isDone() && page.isLast())) {
-            page.next = fetch(false);
+    private void prefetch() {
+        while (ahead < mostAhead && !ended && !cancelled) {
+            Page last = Objects.requireNonNull(newest);
+            if (last.isDone() && last.isLast()) {
+                return;
+            }
+            ahead++;
+            last.next = fetch(false);
         }
     }
 
@@ -188,11 +201,18 @@ final class CursorRead<T> implements Subscription {
             end(error);
             return false;
         }
-        if (page.next == null && !wanted) {
+        Page next = page.next;
+        if (next == null && !wanted) {
             return false;
         }
         rows += page.rows;
-        current = page.next != null ? page.next : fetch(false);
+        if (next == null) {
+            current = fetch(false);
+        } else {
+            current = next;
+            ahead--;
+            mostAhead = wanted ? next.isHere() ? mostAhead : Math.min(mostAhead + 1, MOST_AHEAD) : 1;
+        }
         return true;
     }
 
@@ -297,6 +317,11 @@ final class CursorRead<T> implements Subscription {
         /** All its rows are here. */
         boolean isDone() {
             return executed && read;
+        }
+
+        /** Some of its rows are here. */
+        boolean isHere() {
+            return isDone() || !buffer.isEmpty();
         }
 
         /** The server has no more rows; known once it is done. */
@@ -410,7 +435,7 @@ final class CursorRead<T> implements Subscription {
             if (page == current && !ended && !cancelled && requested != 0 && page.buffer.isEmpty()) {
                 deliver(value);
                 Operators.produced(REQUESTED, CursorRead.this, 1);
-                prefetch(page);
+                prefetch();
             } else {
                 page.buffer.offer(value);
                 turn();

@@ -215,8 +215,8 @@ class PagingIT {
     }
 
     @ParameterizedTest
-    @CsvSource({"1,20", "10,20", "11,30", "20,30", "21,40"})
-    void theNextPageIsAskedForWithTheFirstRowOfOneAndNoneAfterIt(int rows, int fetched) {
+    @CsvSource({"1,20,20", "10,20,20", "11,30,40", "20,30,40", "21,40,60", "500,510,530"})
+    void theNextPageIsAskedForWithTheFirstRowOfOneAndFewAfterIt(int rows, int fetched, int most) {
         Postgres.execute("drop sequence if exists paging_rows; create sequence paging_rows");
         WatchedPool pool = pool(Where.IN_A_TRANSACTION);
         StepVerifier.create(
@@ -231,7 +231,7 @@ class PagingIT {
                 .thenCancel()
                 .verify(LONG);
         pool.awaitQuiet();
-        assertThat(fetched()).isEqualTo(fetched);
+        assertThat(fetched()).isBetween((long) fetched, (long) most);
     }
 
     private static long fetched() {
