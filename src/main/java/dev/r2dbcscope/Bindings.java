@@ -1,27 +1,29 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Statement;
-import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.Map;
 
 /** What was bound to a statement, so that it can be bound to another one with the same parameters. */
 final class Bindings {
 
-    private static final int FEW = 4;
-
-    private Object[] parameters = new Object[FEW];
-    private Object[] values = new Object[FEW];
-    private int count;
+    /** In the order in which they were bound last: a parameter may be bound by its index and by its name. */
+    private final Map<Object, Object> values;
 
     private record Null(Class<?> type) {}
 
+    Bindings() {
+        this(Map.of());
+    }
+
+    private Bindings(Map<Object, Object> values) {
+        this.values = new LinkedHashMap<>(values);
+    }
+
     /** Takes notice of a value; the parameter is an {@code Integer} index or a {@code String} name. */
     void add(Object parameter, Object value) {
-        if (count == parameters.length) {
-            parameters = Arrays.copyOf(parameters, 2 * count);
-            values = Arrays.copyOf(values, 2 * count);
-        }
-        parameters[count] = parameter;
-        values[count++] = value;
+        values.remove(parameter);
+        values.put(parameter, value);
     }
 
     void addNull(Object parameter, Class<?> type) {
@@ -30,17 +32,11 @@ final class Bindings {
 
     /** A copy that later calls do not change. */
     Bindings copy() {
-        Bindings copy = new Bindings();
-        copy.parameters = parameters.clone();
-        copy.values = values.clone();
-        copy.count = count;
-        return copy;
+        return new Bindings(values);
     }
 
     Statement bindTo(Statement statement) {
-        for (int i = 0; i < count; i++) {
-            bind(statement, parameters[i], values[i]);
-        }
+        values.forEach((parameter, value) -> bind(statement, parameter, value));
         return statement;
     }
 
