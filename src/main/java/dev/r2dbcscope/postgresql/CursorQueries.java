@@ -21,6 +21,7 @@ final class CursorQueries {
         SqlTokens tokens = new SqlTokens(sql);
         String before = "";
         boolean first = true;
+        boolean with = false;
         for (String token = tokens.next(); token != null; token = tokens.next()) {
             String word = token.toLowerCase(Locale.ROOT);
             if (first) {
@@ -31,16 +32,27 @@ final class CursorQueries {
                     return false;
                 }
                 first = false;
+                with = word.equals("with");
             } else if (word.equals(";")) {
                 return tokens.next() == null;
             } else if (word.equals("into")
-                    || CHANGES.contains(word) && (before.equals("(") || before.equals(")"))
+                    || with && CHANGES.contains(word) && !isPartOfAName(before) && !locks(before)
                     || holdable && before.equals("for") && LOCKS.contains(word)) {
                 return false;
             }
             before = word;
         }
         return !first;
+    }
+
+    /** {@code t.update} */
+    private static boolean isPartOfAName(String before) {
+        return before.equals(".");
+    }
+
+    /** {@code FOR UPDATE} and {@code FOR NO KEY UPDATE}. */
+    private static boolean locks(String before) {
+        return before.equals("for") || before.equals("key");
     }
 
     /** The statement without what ends it. */

@@ -32,6 +32,10 @@ class CursorQueriesTest {
                 "select a$1 from t",
                 "select $1::text, $2",
                 "select U&'d\\0061t\\+000061; x'",
+                "with x as (select 1) select * from t for update",
+                "with x as (select 1) select * from t for no key update",
+                "with x as (select t.update from t) select x.update from x",
+                "with recursive x(a) as (select 1) search depth first by a set o select * from x order by o",
                 "select 1 where 'x' like 'a%' -- ; drop"
             })
     void queries(String sql) {
@@ -53,6 +57,8 @@ class CursorQueriesTest {
                 "with x as materialized (update t set a = 1 returning a) select * from x",
                 "with x as (select 1) insert into t select * from x returning a",
                 "with x as (select 1) update t set a = 1 returning a",
+                "with recursive x(a) as (select 1) search depth first by a set o update t set b = 1 returning b",
+                "with recursive x(a) as (select 1) cycle a set c using p delete from t returning a",
                 "select 1; select 2",
                 "select 1; delete from t",
                 "select 1 into t",
