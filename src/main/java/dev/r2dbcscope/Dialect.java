@@ -158,6 +158,18 @@ public interface Dialect {
     }
 
     /**
+     * Whether a message in a result is an error, and not a notice that says something of a statement that goes on.
+     *
+     * @param message a message as the driver delivered it
+     * @return {@code true} unless its SQLSTATE says success (00), warning (01) or no data (02); dialects that know more of a
+     *     message say it
+     */
+    default boolean isError(Result.Message message) {
+        String state = message.sqlState();
+        return state == null || !(state.startsWith("00") || state.startsWith("01") || state.startsWith("02"));
+    }
+
+    /**
      * Whether an error says that the database ends the connection, or that it is lost already. The connection may look
      * alive until its socket closes, but it is not given to anybody else, and a COMMIT that fails like this has an unknown
      * outcome.

@@ -175,6 +175,12 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         return attached == DISCARDED ? exchange.discardedError() : null;
     }
 
+    /** The error that a segment of the result stands for, if it does. */
+    @Nullable
+    Throwable errorIn(Result.Segment segment) {
+        return ResultReading.errorIn(segment, exchange.gate().owner().dialect());
+    }
+
     /** A segment that is an error came by, which the driver does not signal as one. */
     void sawError(Throwable inSegment) {
         exchange.failedWith(inSegment);

@@ -82,7 +82,7 @@ interface ResultReading<T> {
     }
 
     /** {@link Result#getRowsUpdated()} of a result without a filter. */
-    static ResultReading<Long> rowsUpdated() {
+    static ResultReading<Long> rowsUpdated(Scope scope) {
         return new ResultReading<>() {
             @Override
             public Publisher<?> live(Result driver, ResultReader<Long> reader) {
@@ -91,7 +91,7 @@ interface ResultReading<T> {
 
             @Override
             public Flux<Long> kept(Flux<Held<Result.Segment>> segments) {
-                return sum(segments(null, ResultReading::updateCount).kept(segments));
+                return sum(segments(null, updateCount(scope)).kept(segments));
             }
 
             @Override
@@ -108,7 +108,7 @@ interface ResultReading<T> {
             @Override
             public Publisher<?> live(Result driver, ResultReader<T> reader) {
                 return driver.flatMap(segment -> {
-                    Throwable error = errorIn(segment);
+                    Throwable error = reader.errorIn(segment);
                     if (error != null) {
                         reader.sawError(error);
                     }
@@ -153,12 +153,13 @@ interface ResultReading<T> {
                 Row row = rowSegment.row();
                 return mapped(mapping.apply(new ScopedRow(row, scope), row.getMetadata()));
             }
-            return failOnError(segment);
+            return failOnError(scope, segment);
         };
     }
 
-    static @Nullable Long updateCount(Result.Segment segment) {
-        return segment instanceof Result.UpdateCount count ? Long.valueOf(count.value()) : failOnError(segment);
+    static Function<Result.Segment, @Nullable Long> updateCount(Scope scope) {
+        return segment ->
+                segment instanceof Result.UpdateCount count ? Long.valueOf(count.value()) : failOnError(scope, segment);
     }
 
     static Flux<Long> sum(Flux<Long> counts) {
@@ -181,23 +182,17 @@ interface ResultReading<T> {
         return readable instanceof Row row ? new ScopedRow(row, scope) : readable;
     }
 
-    private static <T> @Nullable T failOnError(Result.Segment segment) {
-        R2dbcException error = errorIn(segment);
+    private static <T> @Nullable T failOnError(Scope scope, Result.Segment segment) {
+        R2dbcException error = errorIn(segment, scope.dialect());
         if (error != null) {
             throw error;
         }
         return null;
     }
 
-    /** A message is an error unless its SQLSTATE says success (00), warning (01) or no data (02). */
-    static @Nullable R2dbcException errorIn(Result.Segment segment) {
-        if (segment instanceof Result.Message message) {
-            String state = message.sqlState();
-            if (state == null || !(state.startsWith("00") || state.startsWith("01") || state.startsWith("02"))) {
-                return message.exception();
-            }
-        }
-        return null;
+    /** The error that a segment stands for, if it does. */
+    static @Nullable R2dbcException errorIn(Result.Segment segment, Dialect dialect) {
+        return segment instanceof Result.Message message && dialect.isError(message) ? message.exception() : null;
     }
 
     private static <T> T mapped(@Nullable T value) {

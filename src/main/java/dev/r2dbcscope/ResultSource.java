@@ -87,7 +87,7 @@ final class ResultSource implements RowSource {
 
     private Mono<?> keep(Result.Segment segment, ResultReader<?> waiting) {
         try {
-            Throwable error = ResultReading.errorIn(segment);
+            Throwable error = waiting.errorIn(segment);
             if (error != null) {
                 waiting.sawError(error);
             }

@@ -37,8 +37,8 @@ final class ScopedResult implements Result {
     @Override
     public Publisher<Long> getRowsUpdated() {
         return filter == null
-                ? source.read(ResultReading.rowsUpdated())
-                : ResultReading.sum(source.read(ResultReading.segments(filter, ResultReading::updateCount)));
+                ? source.read(ResultReading.rowsUpdated(scope))
+                : ResultReading.sum(source.read(ResultReading.segments(filter, ResultReading.updateCount(scope))));
     }
 
     @Override

@@ -176,4 +176,21 @@ class UnreadErrorsIT {
                 .isInstanceOf(IllegalStateException.class)
                 .hasMessage("caught -1");
     }
+
+    /** Its SQLSTATE is that of the error that it is not: 42P07. */
+    @Test
+    void aNoticeIsNoError() {
+        String notice = "create table if not exists unread_errors (id int)";
+        scopes.withConnection(
+                        c -> Flux.from(c.createStatement(notice).execute()).then())
+                .block(LONG);
+        scopes.inTransaction(c -> Flux.from(c.createStatement(notice).execute())
+                        .collectList()
+                        .delayUntil(results -> Rows.ints(c, "select 1"))
+                        .flatMapIterable(results -> results)
+                        .concatMap(result -> result.filter(segment -> true).getRowsUpdated())
+                        .then())
+                .block(LONG);
+        assertThat(pool.events(ScopeEvent.StatementEnded.class)).allMatch(event -> event.error() == null);
+    }
 }

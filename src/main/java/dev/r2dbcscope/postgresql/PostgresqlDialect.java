@@ -14,6 +14,7 @@ import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
@@ -25,6 +26,8 @@ import reactor.core.publisher.Mono;
  * <p>Stateless and thread-safe.
  */
 public final class PostgresqlDialect implements Dialect {
+
+    private static final Set<String> NOTICES = Set.of("WARNING", "NOTICE", "INFO", "LOG", "DEBUG");
 
     /** For {@link java.util.ServiceLoader}. Fails to link if r2dbc-postgresql is not there, which disables the dialect. */
     public PostgresqlDialect() {
@@ -112,6 +115,20 @@ public final class PostgresqlDialect implements Dialect {
     @Override
     public Cursors cursors() {
         return PostgresqlCursors.INSTANCE;
+    }
+
+    /** The severity decides, not the SQLSTATE: {@code CREATE TABLE IF NOT EXISTS} gives notice of 42P07, as its error has it. */
+    @Override
+    public boolean isError(Result.Message message) {
+        return Dialect.super.isError(message)
+                && !(message.exception() instanceof PostgresqlException told
+                        && NOTICES.contains(severity(told.getErrorDetails())));
+    }
+
+    /** Servers before 9.6 tell it in their own language only. */
+    private static String severity(ErrorDetails details) {
+        String english = details.getSeverityNonLocalized();
+        return english != null ? english : details.getSeverityLocalized();
     }
 
     /**
