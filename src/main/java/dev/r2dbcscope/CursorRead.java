@@ -92,6 +92,9 @@ final class CursorRead<T> implements Subscription {
     public void cancel() {
         if (!cancelled) {
             cancelled = true;
+            if (opened) {
+                cursor.close(null, context); // whoever cancels may end the scope next, before this read has a turn
+            }
             run();
         }
     }

@@ -5,9 +5,11 @@ import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Statement;
 import java.util.Objects;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
+import reactor.core.CoreSubscriber;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.util.context.ContextView;
@@ -31,6 +33,8 @@ final class ServerCursor {
     private volatile @Nullable String name;
     private volatile boolean refused;
     private volatile int transaction;
+    private final AtomicBoolean closing = new AtomicBoolean();
+    private volatile boolean closed;
 
     ServerCursor(PagedQuery query, Session session, boolean holdable) {
         this.query = query;
@@ -81,7 +85,7 @@ final class ServerCursor {
 
     private Publisher<? extends Result> next() {
         String open = name;
-        if (open == null || refused) {
+        if (open == null || refused || closed) {
             return Flux.empty();
         }
         return isThere()
@@ -90,22 +94,59 @@ final class ServerCursor {
                         + "\" was executed has ended before all its rows were read"));
     }
 
-    /** Closes it, if it was opened and is still there; nobody waits for that. */
+    /**
+     * Closes it, if it was opened and is still there; nobody waits for that. Idempotent. It is done for an ended scope, too,
+     * whose connection goes on to serve the scopes around.
+     */
     void close(@Nullable Throwable error, ContextView context) {
         boolean transactionFailed = !holdable && error != null && isOfTheDatabase(error);
-        if (name != null && !refused && !transactionFailed) {
-            Shield.start(
-                    () -> execute("closing a cursor of " + query.sql(), false, this::closing)
-                            .doOnComplete(this::gone)
-                            .onErrorComplete(),
-                    context);
+        if (name != null && !refused && !transactionFailed && closing.compareAndSet(false, true)) {
+            Shield.start(() -> closing(session).doOnComplete(this::gone).onErrorComplete(), context);
         }
     }
 
-    private Publisher<? extends Result> closing() {
-        return isThere()
-                ? statement(cursors.close(Objects.requireNonNull(name))).execute()
+    /** A savepoint that is over leaves it to the transaction around, where a cursor lives on if the savepoint was released. */
+    private Flux<Result> closing(Session at) {
+        Session around = at.aroundSavepoint();
+        Flux<Result> here = pastTheEnd(at);
+        return around == null ? here : here.onErrorResume(ScopeClosedException.class, over -> closing(around));
+    }
+
+    private Flux<Result> pastTheEnd(Session at) {
+        return new Flux<>() {
+            @Override
+            public void subscribe(CoreSubscriber<? super Result> actual) {
+                ResultExchange exchange = new ResultExchange(
+                        query.scope(),
+                        at.gate(),
+                        "closing a cursor of " + query.sql(),
+                        false,
+                        Flux.defer(() -> closeFrom(at)),
+                        actual);
+                actual.onSubscribe(exchange);
+                at.gate().enter(exchange);
+            }
+        };
+    }
+
+    /** Has no result that would have to be read past the end of its scope. */
+    private Flux<Result> closeFrom(Session at) {
+        closed = true;
+        return isThere() && wasKeptUpTo(at)
+                ? Flux.from(statement(cursors.close(Objects.requireNonNull(name)))
+                                .execute())
+                        .concatMap(Result::getRowsUpdated)
+                        .thenMany(Flux.empty())
                 : Flux.empty();
+    }
+
+    private boolean wasKeptUpTo(Session at) {
+        for (Session over = session; over != null && over != at; over = over.aroundSavepoint()) {
+            if (!over.isKept()) {
+                return false;
+            }
+        }
+        return true;
     }
 
     /** It ends with its transaction, unless it is holdable. */

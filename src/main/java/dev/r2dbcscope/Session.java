@@ -65,6 +65,7 @@ final class Session {
     private final EndSteps endSteps = new EndSteps();
     private final CursorNames cursorNames;
     private final AtomicInteger transactions = new AtomicInteger();
+    private volatile boolean kept;
     private final @Nullable TimeLimits limits;
     private final AbortReason abortReason = new AbortReason();
 
@@ -353,6 +354,7 @@ final class Session {
 
     /** The exit has decided what became of the transaction, and has not given the connection back yet. */
     void decided(TransactionOutcome how) {
+        kept = how == TransactionOutcome.COMMITTED;
         hooks.decide(how, isSavepoint() && outer != null ? outer.hooks : null);
     }
 
@@ -505,6 +507,17 @@ final class Session {
     /** Whether it is a savepoint in the transaction of an outer session. */
     boolean isSavepoint() {
         return outer != null && outer.isTransactional();
+    }
+
+    /** Whether it is over and what was done in it was kept. */
+    boolean isKept() {
+        return kept;
+    }
+
+    /** The session whose transaction it is a savepoint in; {@code null} if it is none. */
+    @Nullable
+    Session aroundSavepoint() {
+        return isSavepoint() ? outer : null;
     }
 
     /** The name of the savepoint, unique within its transaction. */

@@ -640,4 +640,60 @@ class PagingIT {
                         .block(LONG))
                 .isEqualTo(42);
     }
+
+    /** How a scope that joins another one, or is a savepoint in it, leaves its cursor in the middle. */
+    enum Leaving {
+        INSIDE_A_JOINED_TRANSACTION,
+        INSIDE_A_JOINED_SCOPE,
+        AROUND_A_JOINED_SCOPE,
+        INSIDE_A_SAVEPOINT,
+        AROUND_A_SAVEPOINT_THAT_IS_KEPT,
+        A_FAILED_SAVEPOINT;
+
+        Flux<Integer> leave(ConnectionScopes scopes, Function<Connection, Flux<Integer>> read) {
+            TransactionOptions savepoint = TransactionOptions.defaults().withPropagation(Propagation.NESTED);
+            return switch (this) {
+                case INSIDE_A_JOINED_TRANSACTION ->
+                    scopes.inTransactionMany(c -> read.apply(c).take(3));
+                case INSIDE_A_JOINED_SCOPE ->
+                    scopes.withConnectionMany(c -> read.apply(c).take(3));
+                case AROUND_A_JOINED_SCOPE -> scopes.withConnectionMany(read).take(3);
+                case INSIDE_A_SAVEPOINT ->
+                    scopes.transactions(savepoint)
+                            .inTransactionMany(c -> read.apply(c).take(3));
+                case AROUND_A_SAVEPOINT_THAT_IS_KEPT ->
+                    scopes.transactions(savepoint.withOnCancel(OnCancel.COMMIT))
+                            .inTransactionMany(read)
+                            .take(3);
+                case A_FAILED_SAVEPOINT ->
+                    scopes.transactions(savepoint)
+                            .inTransactionMany(c -> read.apply(c).map(i -> 1 / (3 - i)))
+                            .onErrorResume(ArithmeticException.class, e -> Flux.empty());
+            };
+        }
+    }
+
+    /** The cursor of the last one may still be about to be closed, behind the next statement. */
+    @ParameterizedTest
+    @EnumSource(Leaving.class)
+    void aScopeInsideLeavesNoCursorToTheOneAround(Leaving leaving) {
+        ConnectionScopes scopes = pool(Where.IN_A_TRANSACTION).scopes;
+        List<String> left = scopes.inTransaction(outer -> Flux.range(0, 20)
+                        .concatMap(i -> leaving.leave(scopes, c -> ints(series(c, 100, 10))))
+                        .then(openCursors(outer).then())
+                        .then(openCursors(outer).collectList()))
+                .block(LONG);
+        assertThat(left).isEmpty();
+    }
+
+    @Test
+    void aHeldCursorIsClosedWhenAJoinedScopeEnds() {
+        ConnectionScopes scopes = pool(Where.HELD_OUTSIDE).scopes;
+        List<String> left = scopes.withConnection(outer -> Flux.range(0, 20)
+                        .concatMap(i -> Leaving.INSIDE_A_JOINED_SCOPE.leave(scopes, c -> ints(series(c, 100, 10))))
+                        .then(openCursors(outer).then())
+                        .then(openCursors(outer).collectList()))
+                .block(LONG);
+        assertThat(left).isEmpty();
+    }
 }
