@@ -64,6 +64,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     private volatile int unsettled;
     private volatile boolean executed;
+    private volatile boolean partDone;
     private @Nullable Throwable error;
     private volatile @Nullable Throwable unreadError;
     private volatile @Nullable Throwable firstError;
@@ -142,10 +143,14 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         left();
     }
 
-    /** A result that was handed out and is not being read yet may still be, or is executed for its effects. */
+    /**
+     * A result that was handed out and is not being read yet may still be, or is executed for its effects. So is what comes
+     * after a result that has ended well: {@code Mono.from(batch.execute())} leaves when it has the first one, which the
+     * database would undo together with the rest. Only who ends the scope wants nothing of that.
+     */
     @Override
     boolean isUnwanted() {
-        if (!isDeaf()) {
+        if (!isDeaf() || partDone && !executed && aborted == null) {
             return false;
         }
         int before = open;
@@ -260,6 +265,8 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
         if (thrown != null) {
             failedWith(thrown);
+        } else {
+            partDone = true;
         }
         if (firstError != null && hasManyBindings && !executed) {
             driver.cancel();
@@ -342,8 +349,8 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             }
             gate.owner().statementEnded(sql, ran(), total, failure);
             gate.ended(this);
-        } else {
-            left();
+        } else if (!left() && isDeaf()) {
+            gate.unwanted();
         }
     }
 

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.r2dbc.spi.Batch;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.Statement;
@@ -337,5 +338,36 @@ class ServerCancelIT {
         long[] sorted = nanos.clone();
         Arrays.sort(sorted);
         return sorted[Math.max(0, (int) Math.ceil(sorted.length * percent / 100.0) - 1)];
+    }
+
+    /** {@code Mono.from(batch.execute())} leaves when it has the first result; a notice lets the server send that early. */
+    @Test
+    void whatFollowsAResultThatHasEndedIsNotCancelled() {
+        Postgres.execute("drop table if exists cancel_script");
+        Postgres.execute("create table cancel_script (i int)");
+        List<String> script = List.of(
+                "insert into cancel_script values (1)",
+                "create table if not exists cancel_script (i int)",
+                "select pg_sleep(0.3)",
+                "insert into cancel_script values (2)");
+        try (WatchedPool pool = WatchedPool.of(1)) {
+            Long first = pool.scopes
+                    .withConnection(c -> {
+                        Batch batch = c.createBatch();
+                        script.forEach(batch::add);
+                        return Mono.from(batch.execute()).flatMap(result -> Mono.from(result.getRowsUpdated()));
+                    })
+                    .block(LONG);
+            pool.scopes
+                    .withConnection(c -> Mono.from(
+                                    c.createStatement(String.join("; ", script)).execute())
+                            .then())
+                    .block(LONG);
+            pool.assertWhole();
+            assertThat(first).isEqualTo(1);
+            assertThat(Postgres.number("select count(*) from cancel_script")).isEqualTo(4);
+            assertThat(pool.events(ScopeEvent.CancelRequested.class)).isEmpty();
+            assertThat(pool.destroyed()).isZero();
+        }
     }
 }
