@@ -23,6 +23,10 @@ final class Contest {
     private final Map<String, Way> ways = new LinkedHashMap<>();
     private final Map<String, List<Double>> rates = new LinkedHashMap<>();
 
+    Contest add(String name, Way way) {
+        return add(name, () -> {}, way);
+    }
+
     Contest add(String name, Preparation preparation, Way way) {
         preparations.put(name, preparation);
         ways.put(name, way);
