@@ -95,6 +95,7 @@ final class PagedQuery extends Flux<Result> {
         private final PagedSource source;
         private final CoreSubscriber<? super Result> actual;
         private final AtomicBoolean emitted = new AtomicBoolean();
+        private final LateSubscription unpaged = new LateSubscription();
         private volatile boolean cancelled;
 
         Execution(PagedQuery query, Session session, boolean holdable, CoreSubscriber<? super Result> actual) {
@@ -113,6 +114,7 @@ final class PagedQuery extends Flux<Result> {
                 return;
             }
             if (n == Long.MAX_VALUE && source.executeUnread()) {
+                unpaged.request(Long.MAX_VALUE);
                 query.unpaged().subscribe(this);
             } else {
                 actual.onComplete();
@@ -122,6 +124,8 @@ final class PagedQuery extends Flux<Result> {
         @Override
         public void cancel() {
             cancelled = true;
+            unpaged.cancel();
+            source.executionFailed(new IllegalStateException("The execution was cancelled before its result had come"));
         }
 
         // the driver's execution of a result that nobody reads --------------------------------------------------------
@@ -133,7 +137,7 @@ final class PagedQuery extends Flux<Result> {
 
         @Override
         public void onSubscribe(Subscription s) {
-            s.request(Long.MAX_VALUE);
+            unpaged.arrive(s);
         }
 
         @Override
