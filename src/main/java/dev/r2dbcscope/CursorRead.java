@@ -235,6 +235,9 @@ final class CursorRead<T> implements Subscription {
         total.set(rows);
         leave();
         close();
+        if (cancelled) {
+            return;
+        }
         try {
             if (error != null) {
                 actual.onError(error);
