@@ -596,6 +596,22 @@ class PagingIT {
     }
 
     @Test
+    void theStatementTimeoutIsThatOfAPageAndNotOfTheWholeRead() {
+        WatchedPool pool = pool(Where.IN_A_TRANSACTION);
+        Duration bound = Duration.ofSeconds(2);
+        Duration pause = Duration.ofMillis(150);
+        long start = System.nanoTime();
+        assertThat(pool.with(options -> options.withStatementTimeout(bound))
+                        .inTransactionMany(c -> Flux.from(series(c, 20, 2).execute())
+                                .concatMap(result -> result.map(row -> row.get(0, Integer.class)), 0)
+                                .concatMap(i -> Mono.delay(pause).thenReturn(i), 0))
+                        .collectList()
+                        .block(LONG))
+                .isEqualTo(upTo(20));
+        assertThat(Duration.ofNanos(System.nanoTime() - start)).isGreaterThan(bound);
+    }
+
+    @Test
     void aScopeThatIsCommittedOnCancelIsCommittedInTheMiddleOfAPage() {
         Postgres.execute("truncate paging_effects");
         WatchedPool pool = pool(Where.IN_A_TRANSACTION);
