@@ -26,6 +26,7 @@ final class ArchitectureTest {
     private static final String BASE = "dev.r2dbcscope";
     private static final String POSTGRESQL = BASE + ".postgresql";
     private static final String POOL = BASE + ".pool";
+    private static final String TESTKIT = BASE + ".testkit";
 
     private static final Set<String> BLOCKING =
             Set.of("block", "blockOptional", "blockFirst", "blockLast", "toIterable", "toStream");
@@ -68,7 +69,40 @@ final class ArchitectureTest {
                 .resideOutsideOfPackage(POSTGRESQL + "..")
                 .should()
                 .dependOnClassesThat()
-                .resideInAnyPackage("io.r2dbc.postgresql..", "io.netty..")
+                .resideInAnyPackage("io.r2dbc.postgresql..")
+                .check(MAIN);
+    }
+
+    @Test
+    void onlyWhatSpeaksToTheNetworkKnowsNetty() {
+        noClasses()
+                .that()
+                .resideOutsideOfPackages(POSTGRESQL + "..", TESTKIT + "..")
+                .should()
+                .dependOnClassesThat()
+                .resideInAnyPackage("io.netty..", "reactor.netty..")
+                .check(MAIN);
+    }
+
+    @Test
+    void onlyTheTestKitKnowsJUnit() {
+        noClasses()
+                .that()
+                .resideOutsideOfPackage(TESTKIT + "..")
+                .should()
+                .dependOnClassesThat()
+                .resideInAnyPackage("org.junit..")
+                .check(MAIN);
+    }
+
+    @Test
+    void nothingKnowsTheTestKit() {
+        noClasses()
+                .that()
+                .resideOutsideOfPackage(TESTKIT + "..")
+                .should()
+                .dependOnClassesThat()
+                .resideInAPackage(TESTKIT + "..")
                 .check(MAIN);
     }
 
