@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -118,7 +119,7 @@ class AcquisitionTest extends FormContract {
         @Test
         @Tag("lifecycle-57")
         void failsWithinTheAcquireTimeoutAndReleasesALateConnection() {
-            Step<ScriptedDatabase.ScriptedConnection> acquisition = new Step<>();
+            Step<Connection> acquisition = new Step<>();
             database.on("create", acquisition);
             TestSubscriber<Integer> subscriber = start();
             time.advanceTimeBy(bound.minusMillis(1));
@@ -232,7 +233,7 @@ class AcquisitionTest extends FormContract {
         @Test
         @Tag("lifecycle-43")
         void refusesAConnectionThatAnotherLiveScopeHolds() {
-            ScriptedDatabase.ScriptedConnection shared = database.newConnection();
+            Connection shared = database.newConnection();
             database.on("create", () -> Mono.just(shared));
             Step<Integer> work = new Step<>();
             TestSubscriber<Integer> first = run(c -> work.publisher());

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.CountDownLatch;
@@ -19,7 +20,7 @@ import reactor.test.StepVerifier;
 /** No blocking call on a thread that must not block: BlockHound watches the whole test run. */
 class BlockingTest {
 
-    private final ScriptedDatabase database = new ScriptedDatabase();
+    private final ProbeConnectionFactory database = ProbeConnectionFactory.of();
     private final ConnectionScopes scopes = ConnectionScopes.of(database);
 
     @Test

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Tag;
@@ -21,7 +22,7 @@ class CancelRaceTest {
     @Tag("lifecycle-19")
     void startsTheBodyAndCancelsItOrReleasesTheConnectionUntouched(ScopeShape shape) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             TestPublisher<Connection> acquisition = TestPublisher.create();
             database.on("create", acquisition::mono);
@@ -51,7 +52,7 @@ class CancelRaceTest {
     @Tag("lifecycle-15")
     void staysNowhereWhenCancelledWhileItAsksForItsConnection(ScopeShape shape) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             Probe<Integer> probe = Probe.unbounded();
             Flux<Integer> scope = shape.around(scopes, connection -> Flux.never());
@@ -69,7 +70,7 @@ class CancelRaceTest {
     @Tag("lifecycle-54")
     void neverSplitsBegin(ScopeShape shape) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             TestPublisher<Void> begin = TestPublisher.create();
             database.on("begin", begin::mono);
@@ -105,7 +106,7 @@ class CancelRaceTest {
     }
 
     private static void raceTheEnd(ScopeShape shape, @org.jspecify.annotations.Nullable RuntimeException failure) {
-        ScriptedDatabase database = new ScriptedDatabase();
+        ProbeConnectionFactory database = ProbeConnectionFactory.of();
         ConnectionScopes scopes = ConnectionScopes.of(database);
         TestPublisher<Integer> body = TestPublisher.create();
         Probe<Integer> probe = Probe.unbounded();
@@ -139,7 +140,7 @@ class CancelRaceTest {
     @Tag("lifecycle-27")
     void rollsBackOnceWhenCancelledByTwoThreadsAndOnceMore(ScopeShape shape) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             AtomicInteger cancelled = new AtomicInteger();
             Probe<Integer> probe = Probe.unbounded();

@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
@@ -30,7 +31,7 @@ import reactor.test.subscriber.TestSubscriber;
 /** The subscriber leaves before the connection is there. */
 class CancelWhileAcquiringTest {
 
-    private final ScriptedDatabase database = new ScriptedDatabase();
+    private final ProbeConnectionFactory database = ProbeConnectionFactory.of();
     private final ConnectionScopes scopes = ConnectionScopes.of(database);
     private final AtomicInteger bodies = new AtomicInteger();
 
@@ -120,10 +121,8 @@ class CancelWhileAcquiringTest {
     /** Acquisition chains that lose a value which arrives after a cancel. */
     enum Chain {
         FLAT_MAP((database, gate) -> gate.flatMap(go -> Mono.fromSupplier(database::newConnection))),
-        TIMEOUT((database, gate) ->
-                gate.map(go -> (Connection) database.newConnection()).timeout(Duration.ofSeconds(60))),
-        PUBLISH_ON((database, gate) ->
-                gate.map(go -> (Connection) database.newConnection()).publishOn(Schedulers.boundedElastic())),
+        TIMEOUT((database, gate) -> gate.map(go -> database.newConnection()).timeout(Duration.ofSeconds(60))),
+        PUBLISH_ON((database, gate) -> gate.map(go -> database.newConnection()).publishOn(Schedulers.boundedElastic())),
         SUBSCRIBE_ON((database, gate) -> {
             CountDownLatch open = new CountDownLatch(1);
             gate.subscribe(go -> open.countDown());
@@ -143,12 +142,11 @@ class CancelWhileAcquiringTest {
             gate.subscribe(go -> future.complete(database.newConnection()));
             return Mono.fromFuture(future);
         }),
-        FLUX((database, gate) ->
-                gate.map(go -> (Connection) database.newConnection()).flux().concatWith(Mono.never()));
+        FLUX((database, gate) -> gate.map(go -> database.newConnection()).flux().concatWith(Mono.never()));
 
-        final BiFunction<ScriptedDatabase, Mono<Boolean>, Publisher<? extends Connection>> chain;
+        final BiFunction<ProbeConnectionFactory, Mono<Boolean>, Publisher<? extends Connection>> chain;
 
-        Chain(BiFunction<ScriptedDatabase, Mono<Boolean>, Publisher<? extends Connection>> chain) {
+        Chain(BiFunction<ProbeConnectionFactory, Mono<Boolean>, Publisher<? extends Connection>> chain) {
             this.chain = chain;
         }
     }
@@ -158,7 +156,7 @@ class CancelWhileAcquiringTest {
     @Tag("lifecycle-18")
     void releasesWhatAcquisitionsLoseThatForgetTheirValueOnCancel(Chain chain) {
         for (ScopeShape shape : ScopeShape.values()) {
-            ScriptedDatabase lossy = new ScriptedDatabase();
+            ProbeConnectionFactory lossy = ProbeConnectionFactory.of();
             Sinks.One<Boolean> gate = Sinks.one();
             Publisher<? extends Connection> acquisition = chain.chain.apply(lossy, gate.asMono());
             lossy.on("create", () -> acquisition);
@@ -227,7 +225,7 @@ class CancelWhileAcquiringTest {
             assertThat(drained.isTerminated()).isFalse();
             begin.complete();
             assertThat(drained.isTerminatedComplete()).isTrue();
-            assertThat(database.open()).isZero();
+            assertThat(database.live()).isZero();
         }
     }
 }

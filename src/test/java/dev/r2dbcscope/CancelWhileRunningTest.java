@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -25,7 +26,7 @@ import reactor.test.publisher.TestPublisher;
 /** The subscriber leaves while the body runs, or while the scope ends. */
 class CancelWhileRunningTest {
 
-    private final ScriptedDatabase database = new ScriptedDatabase();
+    private final ProbeConnectionFactory database = ProbeConnectionFactory.of();
     private final ConnectionScopes scopes = ConnectionScopes.of(database);
     private final Probe<Integer> probe = Probe.unbounded();
 

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import io.r2dbc.spi.R2dbcRollbackException;
 import java.time.Duration;
@@ -34,7 +35,7 @@ class CommitOutcomeTest {
     @RegisterExtension
     final LogCapture log = new LogCapture();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database)
             .with(ScopeOptions.defaults().withName("payment").withListener(events::add)));

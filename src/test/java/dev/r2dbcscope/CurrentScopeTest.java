@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicReference;
@@ -25,7 +26,7 @@ class CurrentScopeTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database)
             .with(ScopeOptions.defaults().withName("outer").withListener(events::add)));
@@ -48,7 +49,7 @@ class CurrentScopeTest {
 
         @Test
         void getsTheInnermostScopeOfAnyFactoryOrThatOfOne() {
-            ConnectionScopes other = witness.watch(ConnectionScopes.of(witness.watch(new ScriptedDatabase()))
+            ConnectionScopes other = witness.watch(ConnectionScopes.of(witness.watch(ProbeConnectionFactory.of()))
                     .with(ScopeOptions.defaults().withName("other")));
 
             List<String> names = scopes.withConnectionMany(c -> Flux.from(other.withConnectionMany(

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.util.Collections;
 import java.util.List;
@@ -26,7 +27,8 @@ class CursorRaceTest {
     /** A transaction with a cursor of three pages, of which the given one comes when the test says so. */
     private static final class Stage {
 
-        private final ScriptedDatabase database = new ScriptedDatabase().knowingCursors();
+        private final ProbeConnectionFactory database =
+                ProbeConnectionFactory.of().knowingCursors();
         private final ConnectionScopes scopes = ConnectionScopes.of(database);
         private final Sinks.Many<Integer> held = Sinks.many().unicast().onBackpressureBuffer();
         private final Sinks.Empty<Void> opening = Sinks.empty();

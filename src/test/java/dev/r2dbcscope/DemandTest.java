@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.r2dbc.spi.Connection;
 import java.util.List;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
@@ -24,7 +25,7 @@ import reactor.test.subscriber.TestSubscriber;
 /** What a scope does with its subscriber's demand, and with a subscriber that misbehaves. */
 class DemandTest extends FormContract {
 
-    private final Step<ScriptedDatabase.ScriptedConnection> acquisition = new Step<>();
+    private final Step<Connection> acquisition = new Step<>();
     private final Queue<Long> requests = new ConcurrentLinkedQueue<>();
     private final AtomicInteger bodies = new AtomicInteger();
     private final AtomicInteger cancels = new AtomicInteger();
@@ -99,7 +100,7 @@ class DemandTest extends FormContract {
                     .isInstanceOf(IllegalArgumentException.class)
                     .hasMessageContaining("3.9")
                     .hasMessageContaining(String.valueOf(n));
-            Await.until(() -> database.open() == 0, () -> "open");
+            Await.until(() -> database.live() == 0, () -> "open");
             assertThat(bodies).hasValue(0);
         }
     }

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
@@ -26,7 +27,7 @@ class EmitAfterCommitTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes plain = witness.watch(
             ConnectionScopes.of(database).with(ScopeOptions.defaults().withName("report")));
     private final ConnectionScopes scopes =

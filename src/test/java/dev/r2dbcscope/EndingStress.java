@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import org.openjdk.jcstress.annotations.Actor;
 import org.openjdk.jcstress.annotations.Arbiter;
 import org.openjdk.jcstress.annotations.Expect;
@@ -68,7 +69,8 @@ public class EndingStress {
     @Outcome(expect = Expect.FORBIDDEN, desc = "code on a connection that is given back")
     public static class BridgedCodeRacesTheEnd {
         private final Bridges bridges = new Bridges();
-        private final BridgedCode code = new BridgedCode(new ScriptedDatabase().newConnection(), Context.empty());
+        private final BridgedCode code =
+                new BridgedCode(ProbeConnectionFactory.of().newConnection(), Context.empty());
 
         @Actor
         public void enter(ZZ_Result result) {
@@ -87,7 +89,8 @@ public class EndingStress {
     @Outcome(expect = Expect.FORBIDDEN, desc = "an end that waits for ever")
     public static class EndOfBridgedCodeRacesTheEnd {
         private final Bridges bridges = new Bridges();
-        private final BridgedCode code = new BridgedCode(new ScriptedDatabase().newConnection(), Context.empty());
+        private final BridgedCode code =
+                new BridgedCode(ProbeConnectionFactory.of().newConnection(), Context.empty());
         private volatile boolean told;
 
         public EndOfBridgedCodeRacesTheEnd() {

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
@@ -29,7 +30,7 @@ class EventOrderTest {
 
     private final List<Class<?>> events = new CopyOnWriteArrayList<>();
 
-    private ConnectionScopes listened(ScriptedDatabase database, Duration leakThreshold) {
+    private ConnectionScopes listened(ProbeConnectionFactory database, Duration leakThreshold) {
         return ConnectionScopes.of(database)
                 .with(ScopeOptions.defaults()
                         .withLeakThreshold(leakThreshold)
@@ -41,7 +42,7 @@ class EventOrderTest {
         for (int i = 0; i < RACES; i++) {
             events.clear();
             Step<Integer> begin = new Step<>();
-            ScriptedDatabase database = new ScriptedDatabase().on("begin", begin);
+            ProbeConnectionFactory database = ProbeConnectionFactory.of().on("begin", begin);
             ConnectionScopes scopes = listened(database, Duration.ZERO);
             Probe<Integer> probe = Probe.unbounded();
             scopes.inTransactionMany(c -> Flux.<Integer>never()).subscribe(probe);
@@ -58,7 +59,7 @@ class EventOrderTest {
         for (int i = 0; i < RACES; i++) {
             events.clear();
             Step<Connection> create = new Step<>();
-            ScriptedDatabase database = new ScriptedDatabase().on("create", create);
+            ProbeConnectionFactory database = ProbeConnectionFactory.of().on("create", create);
             ConnectionScopes scopes = listened(database, Duration.ZERO);
             Probe<Integer> probe = Probe.unbounded();
             scopes.withConnectionMany(c -> Flux.<Integer>never()).subscribe(probe);
@@ -90,7 +91,7 @@ class EventOrderTest {
     void hasNoSuspicionOfALeakAfterTheRelease() {
         for (int i = 0; i < RACES; i++) {
             events.clear();
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             listened(database, Duration.ofNanos(1))
                     .withConnection(c -> Mono.empty())
                     .block(FormContract.PATIENCE);
@@ -152,11 +153,11 @@ class EventOrderTest {
                 });
         IllegalStateException failure = new IllegalStateException("of the factory");
         Step<Integer> work = new Step<>();
-        ScriptedDatabase database = witness.watch(new ScriptedDatabase())
+        ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of())
                 .on("close", () -> Mono.error(new IllegalStateException("of close")));
         ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database).with(options));
         ConnectionScopes failing =
-                witness.watch(ConnectionScopes.of(new ScriptedDatabase().on("create", () -> Mono.error(failure)))
+                witness.watch(ConnectionScopes.of(ProbeConnectionFactory.of().on("create", () -> Mono.error(failure)))
                         .with(options));
         Probe<Integer> probe = Probe.unbounded();
         Probe<Integer> failed = Probe.unbounded();

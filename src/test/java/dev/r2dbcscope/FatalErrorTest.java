@@ -74,7 +74,7 @@ class FatalErrorTest extends FormContract {
                 }));
 
         assertThat(subscriber.expectTerminalError()).isSameAs(fatal);
-        assertThat(database.open()).isZero();
+        assertThat(database.live()).isZero();
     }
 
     private void assertFails(Throwable fatal, Function<Connection, Publisher<Integer>> body) {

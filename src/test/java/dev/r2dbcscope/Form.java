@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.util.Arrays;
 import java.util.function.Function;
@@ -95,7 +96,7 @@ record Form(Shape shape, boolean late) {
     }
 
     /** Lets the connections of the database arrive as this form says. */
-    void stage(ScriptedDatabase database) {
+    void stage(ProbeConnectionFactory database) {
         if (late) {
             database.on(
                     "create", () -> Mono.fromSupplier(database::newConnection).subscribeOn(Schedulers.parallel()));

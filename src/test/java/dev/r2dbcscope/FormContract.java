@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -27,7 +28,7 @@ abstract class FormContract {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
 
     final List<ScopeEvent> events = new ArrayList<>();
 

@@ -97,7 +97,7 @@ class HandlesTest extends FormContract {
             TestSubscriber<Integer> subscriber = run(c -> keepEverything(c).then(Mono.never()));
             Await.until(() -> row.get() != null, () -> "no row");
             subscriber.cancel();
-            Await.until(() -> database.open() == 0, () -> "still open");
+            Await.until(() -> database.live() == 0, () -> "still open");
 
             assertThrows(() -> connection.get().createStatement("select 4"), "cancelled");
         }

@@ -5,6 +5,7 @@ import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.R2dbcDataIntegrityViolationException;
 import java.time.Duration;
 import java.util.List;
@@ -36,7 +37,7 @@ class HooksTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database)
             .with(ScopeOptions.defaults().withHookTimeout(Duration.ofSeconds(3)).withListener(events::add)));
@@ -579,7 +580,7 @@ class HooksTest {
     @Test
     void runOrAreRefusedButAreNeverLostWhenTheRegistrationRacesTheExit() {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase raced = new ScriptedDatabase();
+            ProbeConnectionFactory raced = ProbeConnectionFactory.of();
             ConnectionScopes racing = ConnectionScopes.of(raced);
             AtomicReference<CurrentScope> current = new AtomicReference<>();
             Sinks.Empty<Integer> end = Sinks.empty();
@@ -607,7 +608,7 @@ class HooksTest {
     @Test
     void aRollbackThatWasPromisedIsKeptWhenItRacesTheExit() {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase raced = new ScriptedDatabase();
+            ProbeConnectionFactory raced = ProbeConnectionFactory.of();
             ConnectionScopes racing = ConnectionScopes.of(raced);
             AtomicReference<CurrentScope> current = new AtomicReference<>();
             Sinks.Empty<Integer> end = Sinks.empty();

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -11,6 +12,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Scheduler;
 import reactor.core.scheduler.Schedulers;
 import reactor.test.scheduler.VirtualTimeScheduler;
 import reactor.test.subscriber.TestSubscriber;
@@ -24,7 +26,7 @@ class LateConnectionTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
     private final TestSubscriber<Integer> subscriber = TestSubscriber.create();
 
@@ -33,10 +35,11 @@ class LateConnectionTest {
     void isGivenBackWhenTheTimeoutExpiresWhileItArrives() {
         VirtualTimeScheduler time = witness.virtualTime();
         AtomicBoolean first = new AtomicBoolean(true);
-        database.whenAskedForItsScheduler(() -> {
+        database.onScheduler(() -> {
             if (first.getAndSet(false)) {
                 time.advanceTimeBy(Duration.ofSeconds(31));
             }
+            return Schedulers.immediate();
         });
         Step<Connection> create = new Step<>();
         database.on("create", create);
@@ -54,13 +57,13 @@ class LateConnectionTest {
 
         private final IllegalStateException failure = new IllegalStateException("of unwrap");
 
-        private void fail() {
+        private Scheduler fail() {
             throw failure;
         }
 
         @Test
         void isGivenBackWhenItComesAtOnce() {
-            database.whenAskedForItsScheduler(this::fail);
+            database.onScheduler(this::fail);
 
             scopes.withConnectionMany(c -> Rows.ints(c, "select 1")).subscribe(subscriber);
 
@@ -70,7 +73,7 @@ class LateConnectionTest {
 
         @Test
         void isGivenBackWhenItComesFromAnotherThread() {
-            database.whenAskedForItsScheduler(this::fail)
+            database.onScheduler(this::fail)
                     .on(
                             "create",
                             () -> Mono.fromSupplier(database::newConnection).subscribeOn(Schedulers.boundedElastic()));
@@ -146,7 +149,7 @@ class LateConnectionTest {
         database.on(
                 "create",
                 () -> Flux.defer(() -> {
-                    ScriptedDatabase.ScriptedConnection same = database.newConnection();
+                    Connection same = database.newConnection();
                     return Flux.just(same, same);
                 }));
 

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -30,7 +31,7 @@ class LateSignalTest {
     void ofARowIsNotDeliveredAfterTheErrorOfAnAbandonedScope() {
         for (int i = 0; i < RACES; i++) {
             Sinks.Many<Integer> rows = Sinks.many().unicast().onBackpressureBuffer();
-            ScriptedDatabase database = new ScriptedDatabase().on("rows", rows::asFlux);
+            ProbeConnectionFactory database = ProbeConnectionFactory.of().on("rows", rows::asFlux);
             ConnectionScopes scopes = ConnectionScopes.of(database);
             Probe<Integer> detached = Probe.unbounded();
             Probe<Integer> probe = Probe.unbounded();
@@ -56,7 +57,7 @@ class LateSignalTest {
     @Test
     @Tag("lifecycle-26")
     void ofAMonoIsDiscardedWhenTheCancelComesBeforeItsEnd() {
-        ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+        ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
         ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
         List<Object> discarded = new ArrayList<>();
         TestSubscriber<Object> subscriber = TestSubscriber.create();
@@ -100,8 +101,8 @@ class LateSignalTest {
     void ofABoundNeverComesWhenItIsForEver(Bound bound) {
         Step<Integer> begin = new Step<>();
         Step<Integer> commit = new Step<>();
-        ScriptedDatabase database =
-                witness.watch(new ScriptedDatabase()).on("begin", begin).on("commit", commit);
+        ProbeConnectionFactory database =
+                witness.watch(ProbeConnectionFactory.of()).on("begin", begin).on("commit", commit);
         new Form(Form.Shape.IN_TRANSACTION_MANY, true).stage(database);
         TestSubscriber<Integer> subscriber = TestSubscriber.create();
 

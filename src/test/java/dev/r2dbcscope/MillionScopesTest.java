@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.lang.ref.WeakReference;
 import java.time.Duration;
@@ -29,7 +30,8 @@ class MillionScopesTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase().forgetful());
+    private final ProbeConnectionFactory database =
+            witness.watch(ProbeConnectionFactory.of().forgetful());
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
     private final List<WeakReference<Connection>> samples = new ArrayList<>();
     private int number;
@@ -50,7 +52,7 @@ class MillionScopesTest {
         Long count = one.repeat(COUNT - COUNT / 10 - 1).count().block(PATIENCE);
 
         assertThat(count).isEqualTo(COUNT - COUNT / 10);
-        assertThat(database.open()).isZero();
+        assertThat(database.live()).isZero();
         assertThat(scopes.live()).isEmpty();
         assertThat(samples).hasSize(2 * COUNT / 10_000);
         awaitCleared(samples);

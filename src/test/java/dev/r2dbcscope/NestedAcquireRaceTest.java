@@ -34,7 +34,7 @@ class NestedAcquireRaceTest {
         for (ScriptedPool pool : List.of(one, two, other)) {
             pool.close();
             assertThat(pool.database.violations()).isEmpty();
-            assertThat(pool.database.open()).isZero();
+            assertThat(pool.database.live()).isZero();
         }
         assertThat(WaitGraph.INSTANCE.isEmpty()).isTrue();
     }

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -78,7 +79,7 @@ class NestingTest extends FormContract {
 
         @Test
         void keepsTheScopesOfTwoDatabasesApart() {
-            ScriptedDatabase target = witness.watch(new ScriptedDatabase());
+            ProbeConnectionFactory target = witness.watch(ProbeConnectionFactory.of());
             ConnectionScopes other = witness.watch(ConnectionScopes.of(target));
 
             runToEnd(from -> Flux.from(form.shape()

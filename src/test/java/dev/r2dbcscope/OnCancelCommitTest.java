@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
@@ -38,7 +39,7 @@ class OnCancelCommitTest {
     private static final TransactionOptions COMMIT =
             TransactionOptions.defaults().withOnCancel(OnCancel.COMMIT);
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes rolling = witness.watch(
             ConnectionScopes.of(database).with(ScopeOptions.defaults().withListener(events::add)));
@@ -344,7 +345,7 @@ class OnCancelCommitTest {
 
         final AtomicBoolean ended = new AtomicBoolean();
         final AtomicBoolean endedBeforeCommit = new AtomicBoolean();
-        final ScriptedDatabase database = new ScriptedDatabase()
+        final ProbeConnectionFactory database = ProbeConnectionFactory.of()
                 .on("insert", () -> Flux.just(1, 2).doOnComplete(() -> ended.set(true)))
                 .on("commit", () -> {
                     endedBeforeCommit.set(ended.get());
@@ -355,7 +356,7 @@ class OnCancelCommitTest {
 
         Race(boolean scheduled) {
             if (scheduled) {
-                database.scheduler(Schedulers.single());
+                database.onScheduler(() -> Schedulers.single());
             }
             scopes = ConnectionScopes.of(database).transactions(COMMIT);
         }

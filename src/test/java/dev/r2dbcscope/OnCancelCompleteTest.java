@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -28,7 +29,7 @@ class OnCancelCompleteTest {
     private static final TransactionOptions COMPLETE =
             TransactionOptions.defaults().withOnCancel(OnCancel.COMPLETE).withCompletionTimeout(Duration.ofSeconds(10));
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database)
             .with(ScopeOptions.defaults().withListener(events::add))
@@ -219,7 +220,7 @@ class OnCancelCompleteTest {
         TransactionOutcome outcome = fails ? TransactionOutcome.ROLLED_BACK : TransactionOutcome.COMMITTED;
         for (int i = 0; i < RACES; i++) {
             events.clear();
-            ScriptedDatabase raced = new ScriptedDatabase();
+            ProbeConnectionFactory raced = ProbeConnectionFactory.of();
             ConnectionScopes racing = ConnectionScopes.of(raced)
                     .with(ScopeOptions.defaults().withListener(events::add))
                     .transactions(COMPLETE);
@@ -257,7 +258,7 @@ class OnCancelCompleteTest {
     void commitsOrRollsBackAsItReportsWhenTheDeadlineRacesTheEnd() {
         for (int i = 0; i < RACES; i++) {
             events.clear();
-            ScriptedDatabase raced = new ScriptedDatabase();
+            ProbeConnectionFactory raced = ProbeConnectionFactory.of();
             ConnectionScopes racing = ConnectionScopes.of(raced)
                     .with(ScopeOptions.defaults().withListener(events::add))
                     .transactions(COMPLETE.withCompletionTimeout(Duration.ofNanos(1 + i * 7919L % 100_000)));

@@ -2,6 +2,8 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Executors;
@@ -39,12 +41,12 @@ class OpeningTimerRaceTest {
     }
 
     private static void race(VirtualTimeScheduler time, Scheduler threads) {
-        ScriptedDatabase database = new ScriptedDatabase().scheduler(Schedulers.immediate());
-        AtomicReference<MonoSink<ScriptedDatabase.ScriptedConnection>> waiting = new AtomicReference<>();
+        ProbeConnectionFactory database = ProbeConnectionFactory.of().onScheduler(() -> Schedulers.immediate());
+        AtomicReference<MonoSink<Connection>> waiting = new AtomicReference<>();
         CountDownLatch asked = new CountDownLatch(1);
         database.on(
                         "create",
-                        () -> Mono.<ScriptedDatabase.ScriptedConnection>create(sink -> {
+                        () -> Mono.<Connection>create(sink -> {
                             waiting.set(sink);
                             asked.countDown();
                         }))
@@ -64,7 +66,7 @@ class OpeningTimerRaceTest {
 
         assertThat(subscriber.expectTerminalError()).isInstanceOf(ScopeAcquisitionException.class);
         assertThat(scopes.live()).isEmpty();
-        assertThat(database.open()).isZero();
+        assertThat(database.live()).isZero();
         assertThat(database.violations()).isEmpty();
     }
 }

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 import static org.assertj.core.api.Assertions.assertThatNullPointerException;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.IsolationLevel;
 import io.r2dbc.spi.TransactionDefinition;
 import java.time.Duration;
@@ -21,7 +22,7 @@ class OptionsTest {
 
     private final ScopeOptions defaults = ScopeOptions.defaults();
     private final TransactionOptions transaction = TransactionOptions.defaults();
-    private final ConnectionScopes scopes = ConnectionScopes.of(new ScriptedDatabase());
+    private final ConnectionScopes scopes = ConnectionScopes.of(ProbeConnectionFactory.of());
 
     @Nested
     class Null {

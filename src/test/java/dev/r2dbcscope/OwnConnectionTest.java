@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -21,7 +22,7 @@ class OwnConnectionTest {
     @RegisterExtension
     private final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new ArrayList<>();
     private final ConnectionScopes scopes = witness.watch(
             ConnectionScopes.of(database).with(ScopeOptions.defaults().withListener(events::add)));

@@ -70,7 +70,7 @@ class PoolCapacityTest {
                     (Mono<?>) type.getMethod("inTransaction", Function.class).invoke(scopes, work);
 
             assertThat(result.block(Duration.ofSeconds(60))).isEqualTo(1);
-            assertThat(seven.database.open()).isZero();
+            assertThat(seven.database.live()).isZero();
         }
     }
 

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.r2dbcscope.postgresql.AdvisoryLock;
 import dev.r2dbcscope.postgresql.Notifications;
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
@@ -17,7 +18,7 @@ class PostgresqlExtrasTest {
     @RegisterExtension
     private final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
 
     @Test

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -15,7 +16,7 @@ import reactor.util.context.Context;
 /** A subscriber that leaves is an everyday event: the scope drops no error of its own because of it. */
 class QuietCancelTest {
 
-    private final ScriptedDatabase database = new ScriptedDatabase();
+    private final ProbeConnectionFactory database = ProbeConnectionFactory.of();
     private final ConnectionScopes scopes = ConnectionScopes.of(database);
     private final List<Throwable> dropped = new CopyOnWriteArrayList<>();
     private final Context context = Context.of("reactor.onErrorDropped.local", (Consumer<Throwable>) dropped::add);

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -39,7 +40,7 @@ class ReactiveStreamsTckTest {
     /** The forms that the TCK, which makes its own instances, is to run for. */
     private static Form form = new Form(Form.Shape.WITH_CONNECTION, false);
 
-    private static ScriptedDatabase database = new ScriptedDatabase();
+    private static ProbeConnectionFactory database = ProbeConnectionFactory.of();
 
     @TestFactory
     Stream<DynamicContainer> everyForm() {
@@ -48,7 +49,7 @@ class ReactiveStreamsTckTest {
 
     private static Stream<DynamicTest> tck(Form each) {
         form = each;
-        database = new ScriptedDatabase().forgetful();
+        database = ProbeConnectionFactory.of().forgetful();
         each.stage(database);
         TestListenerAdapter results = new TestListenerAdapter();
         TestNG testng = new TestNG(false);
@@ -57,10 +58,10 @@ class ReactiveStreamsTckTest {
         testng.addListener(results);
         testng.run();
 
-        ScriptedDatabase used = database;
+        ProbeConnectionFactory used = database;
         DynamicTest ran = DynamicTest.dynamicTest("runs, and closes every connection", () -> {
             assertThat(results.getPassedTests()).hasSizeGreaterThan(each.shape().mono ? 10 : 20);
-            Await.until(() -> used.open() == 0, () -> used.open() + " connections left open");
+            Await.until(() -> used.live() == 0, () -> used.live() + " connections left open");
             assertThat(used.violations()).isEmpty();
         });
         return Stream.of(
@@ -118,9 +119,9 @@ class ReactiveStreamsTckTest {
     public static final class Verification extends PublisherVerification<Integer> {
 
         private final Form form;
-        private final ScriptedDatabase database;
+        private final ProbeConnectionFactory database;
 
-        public Verification(Form form, ScriptedDatabase database) {
+        public Verification(Form form, ProbeConnectionFactory database) {
             super(new TestEnvironment(PATIENCE_MILLIS, SILENCE_MILLIS, SILENCE_MILLIS));
             this.form = form;
             this.database = database;

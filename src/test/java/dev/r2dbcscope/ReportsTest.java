@@ -3,6 +3,8 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -25,7 +27,7 @@ class ReportsTest {
     @RegisterExtension
     final LogCapture log = new LogCapture();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new ArrayList<>();
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database))
             .with(ScopeOptions.defaults().withName("report").withListener(events::add));
@@ -40,7 +42,7 @@ class ReportsTest {
 
         @Test
         void showsWhoWaitsAndWhoHoldsOldestFirst() {
-            Step<ScriptedDatabase.ScriptedConnection> acquisition = new Step<>();
+            Step<Connection> acquisition = new Step<>();
             Step<Integer> statement = new Step<>();
             database.on("select slow", statement);
             TestSubscriber<Integer> holder = TestSubscriber.create();

@@ -4,6 +4,8 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import dev.r2dbcscope.testkit.ProbeFault;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Result;
 import java.util.List;
@@ -27,7 +29,7 @@ class ResultRaceTest {
     /** A scope whose statement {@code rows} answers when the test says so. */
     private static final class Stage {
 
-        private final ScriptedDatabase database = new ScriptedDatabase();
+        private final ProbeConnectionFactory database = ProbeConnectionFactory.of();
         private final ConnectionScopes scopes = ConnectionScopes.of(database);
         private final Sinks.Many<Integer> driver = Sinks.many().unicast().onBackpressureBuffer();
         private final Sinks.Empty<Void> end = Sinks.empty();
@@ -175,7 +177,7 @@ class ResultRaceTest {
         for (int i = 0; i < RACES; i++) {
             Stage stage = new Stage();
             Sinks.Empty<Void> arrival = Sinks.empty();
-            stage.database.on("before rows", arrival::asMono);
+            stage.database.on("rows", ProbeFault.delayUntil(arrival::asMono));
             stage.deliver();
             Probe<Result> results = Probe.unbounded();
             Flux.from(stage.connection.createStatement("rows").execute())

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.R2dbcRollbackException;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -25,8 +26,8 @@ class RetryRaceTest {
         for (int i = 0; i < Settling.RACES; i++) {
             Step<Integer> first = new Step<>();
             AtomicInteger calls = new AtomicInteger();
-            ScriptedDatabase database =
-                    new ScriptedDatabase().on("work", () -> calls.getAndIncrement() == 0 ? first.get() : Mono.just(1));
+            ProbeConnectionFactory database = ProbeConnectionFactory.of()
+                    .on("work", () -> calls.getAndIncrement() == 0 ? first.get() : Mono.just(1));
             ConnectionScopes scopes = ConnectionScopes.of(database).transactions(OPTIONS);
             Probe<Integer> probe = Probe.unbounded();
             scopes.inTransaction(c -> Rows.ints(c, "work")).subscribe(probe);
@@ -45,7 +46,7 @@ class RetryRaceTest {
         List<Integer> all = IntStream.rangeClosed(1, 3).boxed().toList();
         for (int i = 0; i < Settling.RACES; i++) {
             Step<Integer> commit = new Step<>();
-            ScriptedDatabase database = new ScriptedDatabase().on("commit", commit);
+            ProbeConnectionFactory database = ProbeConnectionFactory.of().on("commit", commit);
             ConnectionScopes scopes = ConnectionScopes.of(database).transactions(OPTIONS);
             Probe<Integer> probe = Probe.unbounded();
             scopes.inTransactionMany(c -> Flux.fromIterable(all)).subscribe(probe);

@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
@@ -45,7 +46,7 @@ class RetryTest {
     final LogCapture log = new LogCapture();
 
     private final VirtualTimeScheduler time = witness.virtualTime();
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes plain = witness.watch(ConnectionScopes.of(database)
             .with(ScopeOptions.defaults().withName("transfer").withListener(events::add)));
@@ -139,7 +140,7 @@ class RetryTest {
 
             run(scopes.inTransaction(RetryTest::work));
 
-            assertThat(database.open()).isZero();
+            assertThat(database.live()).isZero();
             assertThat(scopes.live()).isEmpty();
             time.advanceTimeBy(WAIT);
         }
@@ -273,7 +274,7 @@ class RetryTest {
 
         @Test
         void isNotTriedAgainByAnOuterOneWhenTheOutcomeOfAnInnerOneIsUnknown() {
-            ScriptedDatabase other = witness.watch(new ScriptedDatabase())
+            ProbeConnectionFactory other = witness.watch(ProbeConnectionFactory.of())
                     .on("commit", () -> Mono.error(new R2dbcNonTransientResourceException("gone", "40003")));
             ConnectionScopes inner = witness.watch(ConnectionScopes.of(other));
 
@@ -402,7 +403,7 @@ class RetryTest {
 
         @Test
         void aTransactionOfAnotherDatabaseIsTriedAgainByItself() {
-            ScriptedDatabase other = witness.watch(new ScriptedDatabase());
+            ProbeConnectionFactory other = witness.watch(ProbeConnectionFactory.of());
             ConnectionScopes outer = witness.watch(ConnectionScopes.of(other));
             failing("work", conflict());
 

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
@@ -39,7 +40,7 @@ class SavepointTest {
     @Nested
     class Sends {
 
-        private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+        private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
         private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
         private final ConnectionScopes nested = scopes.transactions(Propagation.NESTED);
 
@@ -208,7 +209,7 @@ class SavepointTest {
     class InTime {
 
         private final VirtualTimeScheduler time = witness.virtualTime();
-        private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+        private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
         private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
         private final ConnectionScopes nested = scopes.transactions(Propagation.NESTED);
 
@@ -306,7 +307,7 @@ class SavepointTest {
     @Nested
     class JoinedFailures {
 
-        private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+        private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
         private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
 
         @Test
@@ -349,7 +350,7 @@ class SavepointTest {
         void endsOnceWhenItsCancelRacesItsCompletion() {
             int released = 0;
             for (int i = 0; i < RACES; i++) {
-                ScriptedDatabase database = new ScriptedDatabase();
+                ProbeConnectionFactory database = ProbeConnectionFactory.of();
                 ConnectionScopes scopes = ConnectionScopes.of(database);
                 Sinks.Empty<Integer> end = Sinks.empty();
                 Sinks.Empty<Void> leave = Sinks.empty();
@@ -377,7 +378,7 @@ class SavepointTest {
         @Test
         void endsBeforeTheTransactionWhenBothAreLeftAtOnce() {
             for (int i = 0; i < RACES; i++) {
-                ScriptedDatabase database = new ScriptedDatabase();
+                ProbeConnectionFactory database = ProbeConnectionFactory.of();
                 ConnectionScopes scopes = ConnectionScopes.of(database);
                 Sinks.Empty<Void> leave = Sinks.empty();
                 Probe<Integer> probe = Probe.unbounded();

@@ -5,6 +5,7 @@ import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.List;
@@ -33,7 +34,7 @@ class ScopeBridgeTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database)
             .with(ScopeOptions.defaults().withListener(events::add))
@@ -376,7 +377,7 @@ class ScopeBridgeTest {
         for (int i = 0; i < RACES; i++) {
             CompletableFuture<Integer> stage = new CompletableFuture<>();
             AtomicBoolean early = new AtomicBoolean();
-            ScriptedDatabase raced = new ScriptedDatabase();
+            ProbeConnectionFactory raced = ProbeConnectionFactory.of();
             for (String ending : List.of("commit", "rollback")) {
                 raced.on(ending, () -> {
                     early.compareAndSet(false, !stage.isDone());

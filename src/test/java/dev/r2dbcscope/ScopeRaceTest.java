@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Wrapped;
 import java.time.Duration;
@@ -28,7 +29,7 @@ class ScopeRaceTest {
     @Tag("lifecycle-46")
     void opensOneConnectionWhenTwoThreadsAskFirst(ScopeShape shape) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             Sinks.Empty<Void> left = Sinks.empty();
             Sinks.Empty<Void> right = Sinks.empty();
@@ -73,7 +74,7 @@ class ScopeRaceTest {
     @Tag("lifecycle-61")
     void runsAStatementBeforeTheExitOrRefusesIt(Ending ending) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             AtomicReference<Connection> current = new AtomicReference<>();
             Sinks.Empty<Integer> end = Sinks.empty();
@@ -115,7 +116,7 @@ class ScopeRaceTest {
     @Tag("lifecycle-57")
     void releasesOnceWhenTheAcquireTimeoutRacesDelivery(ScopeShape shape) {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database)
                     .with(ScopeOptions.defaults().withAcquireTimeout(Duration.ofNanos(1 + i * 7919L % 400_000)));
             Sinks.Empty<Void> arrival = Sinks.empty();
@@ -140,7 +141,7 @@ class ScopeRaceTest {
     @Tag("lifecycle-30")
     void drainsOrRefusesAScopeThatOpensMeanwhile() {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             Probe<Integer> probe = Probe.unbounded();
             Probe<Void> drained = Probe.unbounded();
@@ -153,7 +154,7 @@ class ScopeRaceTest {
             probe.awaitEnd().assertSound();
             if (probe.error() != null) {
                 assertThat(probe.error()).isInstanceOf(ScopesDrainedException.class);
-                assertThat(database.connections()).isEmpty();
+                assertThat(database.opened()).isZero();
             }
             assertSettled(scopes, database);
         }

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.pool.ConnectionPoolConfiguration;
 import io.r2dbc.pool.PoolMetrics;
@@ -17,7 +18,7 @@ final class ScriptedPool implements AutoCloseable {
 
     private static final Duration PATIENCE = Duration.ofSeconds(60);
 
-    final ScriptedDatabase database = new ScriptedDatabase().scheduler(Schedulers.immediate());
+    final ProbeConnectionFactory database = ProbeConnectionFactory.of().onScheduler(() -> Schedulers.immediate());
     final ConnectionPool pool;
     private volatile Runnable whenMeasured = () -> {};
 

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ValidationDepth;
 import java.time.Duration;
@@ -22,7 +23,7 @@ class SectionTest {
     final Witness witness = new Witness();
 
     private final VirtualTimeScheduler time = witness.virtualTime();
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
     private final Step<Integer> end = new Step<>();
 

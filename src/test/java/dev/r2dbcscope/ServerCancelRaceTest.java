@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import java.time.Duration;
@@ -32,7 +33,7 @@ class ServerCancelRaceTest {
     /** One connection whose "long" statement lasts until it ends by itself or a request ends it. */
     private final class Stage {
 
-        final ScriptedDatabase database = new ScriptedDatabase().knowingCancel();
+        final ProbeConnectionFactory database = ProbeConnectionFactory.of().knowingCancel();
         final ConnectionScopes scopes =
                 ConnectionScopes.of(database).with(ScopeOptions.defaults().withCancelGrace(Duration.ZERO));
         final Sinks.Many<Integer> rows = Sinks.many().unicast().onBackpressureBuffer();

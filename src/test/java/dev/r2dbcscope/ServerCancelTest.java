@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import io.r2dbc.spi.R2dbcTimeoutException;
@@ -38,7 +39,8 @@ class ServerCancelTest {
     @RegisterExtension
     final LogCapture logged = new LogCapture();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase().knowingCancel());
+    private final ProbeConnectionFactory database =
+            witness.watch(ProbeConnectionFactory.of().knowingCancel());
     private final List<ScopeEvent> events = new CopyOnWriteArrayList<>();
     private final ConnectionScopes scopes = witness.watch(
             ConnectionScopes.of(database).with(ScopeOptions.defaults().withListener(events::add)));
@@ -315,7 +317,7 @@ class ServerCancelTest {
 
     @Test
     void theNextStatementOfAScopeWaitsUntilItCannotBeHit() {
-        database.scheduler(Schedulers.fromExecutor(tasks::add));
+        database.onScheduler(() -> Schedulers.fromExecutor(tasks::add));
         scopes.withConnectionMany(c -> Rows.ints(c, "long").take(1).concatWith(Rows.ints(c, "next")))
                 .subscribe(probe);
         runTasks();
@@ -336,7 +338,7 @@ class ServerCancelTest {
 
     @Test
     void aRequestThatFailsEndsAScopeThatGoesOn() {
-        database.scheduler(Schedulers.fromExecutor(tasks::add));
+        database.onScheduler(() -> Schedulers.fromExecutor(tasks::add));
         scopes.withConnectionMany(c -> Rows.ints(c, "long").take(1).concatWith(Rows.ints(c, "next")))
                 .subscribe(probe);
         runTasks();

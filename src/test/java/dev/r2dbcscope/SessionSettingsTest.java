@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 import static org.assertj.core.api.Assertions.assertThatNullPointerException;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import java.time.Duration;
 import java.util.List;
@@ -32,8 +33,8 @@ class SessionSettingsTest {
     @RegisterExtension
     final LogCapture log = new LogCapture();
 
-    private final ScriptedDatabase database =
-            witness.watch(new ScriptedDatabase()).knowingSettings();
+    private final ProbeConnectionFactory database =
+            witness.watch(ProbeConnectionFactory.of()).knowingSettings();
     private final ConnectionScopes plain = witness.watch(ConnectionScopes.of(database));
     private final ConnectionScopes scopes = plain.with(ScopeOptions.defaults().withSettings(TENANT));
     private final TestSubscriber<Integer> subscriber = TestSubscriber.create();
@@ -259,7 +260,7 @@ class SessionSettingsTest {
             scope.subscribe(subscriber);
             subscriber.cancel();
             slow.awaitReached();
-            assertThat(database.open()).isEqualTo(1);
+            assertThat(database.live()).isEqualTo(1);
             slow.complete();
 
             assertThat(slow.cancels()).isZero();
@@ -327,7 +328,7 @@ class SessionSettingsTest {
     @Nested
     class OfADatabaseThatKnowsNone {
 
-        private final ScriptedDatabase ignorant = witness.watch(new ScriptedDatabase());
+        private final ProbeConnectionFactory ignorant = witness.watch(ProbeConnectionFactory.of());
         private final ConnectionScopes all = witness.watch(ConnectionScopes.of(ignorant));
 
         @ParameterizedTest

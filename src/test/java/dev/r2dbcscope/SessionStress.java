@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.openjdk.jcstress.annotations.Actor;
@@ -21,7 +22,7 @@ public class SessionStress {
 
     /** A transaction's session that has asked for its connection. */
     private static class Stage {
-        final ScriptedDatabase database = new ScriptedDatabase();
+        final ProbeConnectionFactory database = ProbeConnectionFactory.of();
         final ScopeRoot root = new ScopeRoot(database);
         final Session session = Session.ownConnection(
                 new ScopeSpec(

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.function.BooleanSupplier;
 import reactor.test.subscriber.TestSubscriber;
@@ -28,9 +29,9 @@ final class Settling {
     }
 
     /** Nothing is held, nothing was used after its release, nothing was released twice. */
-    static void assertSettled(ConnectionScopes scopes, ScriptedDatabase database) {
+    static void assertSettled(ConnectionScopes scopes, ProbeConnectionFactory database) {
         await("no scope is live", () -> scopes.live().isEmpty());
-        await("no connection is open: " + database.connections(), () -> database.open() == 0);
+        await("no connection is open: " + database, () -> database.live() == 0);
         assertThat(database.violations()).isEmpty();
     }
 

@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -10,7 +11,7 @@ import reactor.core.publisher.Mono;
 import reactor.core.publisher.Sinks;
 
 /**
- * A step of a {@link ScriptedDatabase} that ends when the test says so.
+ * A step of a {@link ProbeConnectionFactory} that ends when the test says so.
  *
  * @param <T> what it emits
  */

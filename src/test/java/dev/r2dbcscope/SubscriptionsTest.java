@@ -95,8 +95,8 @@ class SubscriptionsTest extends FormContract {
                             == count,
                     () -> "log " + database.log());
 
-            assertThat(database.open()).isEqualTo(count);
-            assertThat(database.connections()).hasSize(count);
+            assertThat(database.live()).isEqualTo(count);
+            assertThat(database.opened()).isEqualTo(count);
             assertThat(scopes.live()).hasSize(count);
             subscribers.forEach(TestSubscriber::cancel);
         }

@@ -172,7 +172,7 @@ class ThreadsTest extends FormContract {
         @Tag("lifecycle-39")
         void ofTheConnectionFailTheStatementAndTheScope() {
             Scheduler eventLoop = Schedulers.newSingle("event-loop");
-            database.scheduler(eventLoop);
+            database.onScheduler(() -> eventLoop);
 
             TestSubscriber<Integer> subscriber = runToEnd(c ->
                     Rows.ints(c, "select 1").doOnNext(n -> eventLoop.dispose()).thenMany(Rows.ints(c, "select 2")));
@@ -186,7 +186,7 @@ class ThreadsTest extends FormContract {
     @Test
     void statementsRunOnTheConnectionsOwnScheduler() {
         Scheduler eventLoop = Schedulers.newSingle("event-loop");
-        database.scheduler(eventLoop);
+        database.onScheduler(() -> eventLoop);
         AtomicReference<String> thread = new AtomicReference<>();
         database.on("select 1", () -> {
             thread.set(Thread.currentThread().getName());

@@ -4,6 +4,7 @@ import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -29,7 +30,7 @@ class TimeLimitRaceTest {
     void oneEndingWhenExpiryRaces(Rival rival) {
         int expired = 0;
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             List<ScopeEvent> events = new CopyOnWriteArrayList<>();
             ConnectionScopes scopes = ConnectionScopes.of(database)
                     .with(ScopeOptions.defaults()
@@ -86,7 +87,7 @@ class TimeLimitRaceTest {
     @Test
     void everyIdleScopeIsEndedHoweverShortTheBound() {
         for (int i = 0; i < RACES; i++) {
-            ScriptedDatabase database = new ScriptedDatabase();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database)
                     .with(ScopeOptions.defaults().withMaxIdle(Duration.ofNanos(1 + i * 7919L % 40_000)));
             Probe<Integer> probe = Probe.unbounded();

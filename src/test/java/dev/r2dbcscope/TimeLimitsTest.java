@@ -3,6 +3,8 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.ScopeTimeoutException.Limit;
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.function.Consumer;
 import org.junit.jupiter.api.BeforeEach;
@@ -26,7 +28,7 @@ class TimeLimitsTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes plain = witness.watch(ConnectionScopes.of(database));
     private final ConnectionScopes held =
             plain.with(ScopeOptions.defaults().withName("held").withMaxHold(BOUND));
@@ -90,7 +92,7 @@ class TimeLimitsTest {
 
         @Test
         void doesNotCountTheWaitForTheConnection() {
-            Step<ScriptedDatabase.ScriptedConnection> create = new Step<>();
+            Step<Connection> create = new Step<>();
             database.on("create", create);
             held.withConnectionMany(c -> Mono.never().cast(Integer.class)).subscribe(subscriber);
             pass(1.5);

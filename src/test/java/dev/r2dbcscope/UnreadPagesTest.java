@@ -2,6 +2,8 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import dev.r2dbcscope.testkit.ProbeFault;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Result;
 import java.util.Objects;
@@ -18,7 +20,8 @@ class UnreadPagesTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase().knowingCursors());
+    private final ProbeConnectionFactory database =
+            witness.watch(ProbeConnectionFactory.of().knowingCursors());
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
     private final Sinks.Empty<Void> end = Sinks.empty();
     private final Probe<Void> scope = Probe.unbounded();
@@ -75,7 +78,7 @@ class UnreadPagesTest {
     @Test
     void doesNotLetItsReaderWaitForAnExecutionThatWasCancelled() {
         Step<Integer> answer = new Step<>();
-        database.on("before query", answer);
+        database.on("query", ProbeFault.delayUntil(answer));
         Probe<Result> results = execute(Probe.unbounded());
         results.cancel();
         Probe<Integer> rows = read(results.values().get(0)).awaitEnd();

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcDataIntegrityViolationException;
 import io.r2dbc.spi.R2dbcException;
@@ -25,7 +26,7 @@ class UnreadResultTest {
     final Witness witness = new Witness();
 
     private final List<ScopeEvent> events = new ArrayList<>();
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes scopes = witness.watch(
             ConnectionScopes.of(database).with(ScopeOptions.defaults().withListener(events::add)));
     private final R2dbcException duplicate = new R2dbcDataIntegrityViolationException("duplicate key", "23505");

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
@@ -20,7 +21,7 @@ class UnsentStatementTest {
     @RegisterExtension
     final Witness witness = new Witness();
 
-    private final ScriptedDatabase database = witness.watch(new ScriptedDatabase());
+    private final ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of());
     private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database));
 
     @Test
@@ -73,7 +74,7 @@ class UnsentStatementTest {
     @Tag("lifecycle-22")
     void isWhatWasAdmittedAndNotStartedWhenItsScopeIsCancelled() {
         Queue<Runnable> tasks = new ConcurrentLinkedQueue<>();
-        database.scheduler(Schedulers.fromExecutor(tasks::add));
+        database.onScheduler(() -> Schedulers.fromExecutor(tasks::add));
         TestSubscriber<Integer> subscriber = TestSubscriber.create();
         scopes.inTransactionMany(c -> Rows.ints(c, "insert")).subscribe(subscriber);
         assertThat(tasks).hasSize(1);
@@ -87,7 +88,7 @@ class UnsentStatementTest {
     @Test
     void isWhatWasAdmittedAndNotStartedWhenItIsCancelled() {
         Queue<Runnable> tasks = new ConcurrentLinkedQueue<>();
-        database.scheduler(Schedulers.fromExecutor(tasks::add));
+        database.onScheduler(() -> Schedulers.fromExecutor(tasks::add));
         TestSubscriber<Integer> subscriber = TestSubscriber.create();
         scopes.withConnectionMany(c -> {
                     TestSubscriber<Integer> left = TestSubscriber.create();

@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.catchThrowable;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
@@ -51,7 +52,7 @@ class UsingWhenGapTest {
     @Test
     @Tag("lifecycle-23")
     void missesACancelWhileASynchronousBodyEmits() {
-        ScriptedDatabase byHand = new ScriptedDatabase();
+        ProbeConnectionFactory byHand = ProbeConnectionFactory.of();
         AtomicInteger emitted = new AtomicInteger();
         bareMany(Mono.from(byHand.create()).hide(), c -> counting(emitted))
                 .next()
@@ -59,7 +60,7 @@ class UsingWhenGapTest {
         assertThat(emitted).as(REPAIRED).hasValue(1_000_000);
         assertThat(byHand.log()).as(REPAIRED).contains("commit#1").doesNotContain("rollback#1");
 
-        ScriptedDatabase scoped = new ScriptedDatabase();
+        ProbeConnectionFactory scoped = ProbeConnectionFactory.of();
         scoped.on("create", () -> Mono.fromSupplier(scoped::newConnection).hide());
         AtomicInteger emittedInScope = new AtomicInteger();
         ConnectionScopes.of(scoped)
@@ -77,13 +78,13 @@ class UsingWhenGapTest {
     @Test
     @Tag("lifecycle-17")
     void losesAConnectionThatComesAfterTheCancel() {
-        ScriptedDatabase byHand = new ScriptedDatabase();
+        ProbeConnectionFactory byHand = ProbeConnectionFactory.of();
         CompletableFuture<Connection> late = new CompletableFuture<>();
         cancelled(bareMany(Mono.fromFuture(late, true), c -> Flux.never()));
         late.complete(byHand.newConnection());
-        assertThat(byHand.open()).as(REPAIRED).isEqualTo(1);
+        assertThat(byHand.live()).as(REPAIRED).isEqualTo(1);
 
-        ScriptedDatabase scoped = new ScriptedDatabase();
+        ProbeConnectionFactory scoped = ProbeConnectionFactory.of();
         CompletableFuture<Connection> lateInScope = new CompletableFuture<>();
         scoped.on("create", () -> Mono.fromFuture(lateInScope, true));
         ConnectionScopes scopes = ConnectionScopes.of(scoped);
@@ -95,12 +96,12 @@ class UsingWhenGapTest {
     @Test
     @Tag("lifecycle-28")
     void skipsTheCleanUpWhenCancellingTheBodyThrows() {
-        ScriptedDatabase byHand = new ScriptedDatabase();
+        ProbeConnectionFactory byHand = ProbeConnectionFactory.of();
         Throwable thrown = catchThrowable(() -> cancelled(bareMany(byHand.create(), c -> new ThrowsOnCancel())));
         assertThat(thrown).as(REPAIRED).isInstanceOf(IllegalStateException.class);
-        assertThat(byHand.open()).as(REPAIRED).isEqualTo(1);
+        assertThat(byHand.live()).as(REPAIRED).isEqualTo(1);
 
-        ScriptedDatabase scoped = new ScriptedDatabase();
+        ProbeConnectionFactory scoped = ProbeConnectionFactory.of();
         ConnectionScopes scopes = ConnectionScopes.of(scoped);
         Probe<Integer> probe = cancelled(scopes.inTransactionMany(c -> new ThrowsOnCancel()));
         Settling.assertSettled(scopes, scoped);
@@ -112,29 +113,29 @@ class UsingWhenGapTest {
     void wrapsTheErrorOfCommit() {
         RuntimeException failure = new IllegalStateException("commit");
         Supplier<Publisher<?>> fails = () -> Mono.error(failure);
-        ScriptedDatabase byHand = new ScriptedDatabase().on("commit", fails);
+        ProbeConnectionFactory byHand = ProbeConnectionFactory.of().on("commit", fails);
         Throwable bare = catchThrowable(
                 () -> bareMany(byHand.create(), c -> Flux.just(1)).blockLast(Duration.ofSeconds(60)));
         assertThat(bare).as(REPAIRED).isNotSameAs(failure).hasCause(failure);
         assertThat(bare).hasMessageContaining("Async resource cleanup failed");
 
-        ScriptedDatabase scoped = new ScriptedDatabase().on("commit", fails);
+        ProbeConnectionFactory scoped = ProbeConnectionFactory.of().on("commit", fails);
         Probe<Integer> probe = Probe.unbounded();
         ConnectionScopes.of(scoped).inTransactionMany(c -> Flux.just(1)).subscribe(probe);
         assertThat(probe.error()).isSameAs(failure);
-        assertThat(scoped.open()).isZero();
+        assertThat(scoped.live()).isZero();
     }
 
     @Test
     @Tag("lifecycle-42")
     void cancelsASupplierThatIsNoMonoAfterItsFirstElement() {
-        ScriptedDatabase byHand = new ScriptedDatabase();
+        ProbeConnectionFactory byHand = ProbeConnectionFactory.of();
         TestPublisher<Connection> supplier = TestPublisher.create();
         bareMany(supplier.flux(), c -> Flux.just(1)).subscribe(Probe.unbounded());
         supplier.next(byHand.newConnection());
         assertThat(supplier.wasCancelled()).as(REPAIRED).isTrue();
 
-        ScriptedDatabase scoped = new ScriptedDatabase();
+        ProbeConnectionFactory scoped = ProbeConnectionFactory.of();
         TestPublisher<Connection> supplierOfScope = TestPublisher.create();
         scoped.on("create", supplierOfScope::flux);
         ConnectionScopes scopes = ConnectionScopes.of(scoped);
@@ -150,13 +151,13 @@ class UsingWhenGapTest {
     @Tag("lifecycle-26")
     void deliversAMonosValueAfterACancelDuringTheCleanUp() {
         TestPublisher<Void> commit = TestPublisher.create();
-        ScriptedDatabase byHand = new ScriptedDatabase().on("commit", commit::flux);
+        ProbeConnectionFactory byHand = ProbeConnectionFactory.of().on("commit", commit::flux);
         Probe<Integer> bare = cancelled(bare(byHand.create(), c -> Mono.just(7)));
         commit.complete();
         assertThat(bare.values()).as(REPAIRED).containsExactly(7);
 
         TestPublisher<Void> commitOfScope = TestPublisher.create();
-        ScriptedDatabase scoped = new ScriptedDatabase().on("commit", commitOfScope::flux);
+        ProbeConnectionFactory scoped = ProbeConnectionFactory.of().on("commit", commitOfScope::flux);
         Probe<Integer> probe = cancelled(ConnectionScopes.of(scoped).inTransaction(c -> Mono.just(7)));
         commitOfScope.complete();
         assertThat(probe.values()).isEmpty();

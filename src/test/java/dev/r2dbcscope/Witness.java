@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
 import org.junit.jupiter.api.extension.AfterEachCallback;
@@ -19,13 +20,13 @@ import reactor.test.scheduler.VirtualTimeScheduler;
  */
 final class Witness implements BeforeEachCallback, AfterEachCallback {
 
-    private final List<ScriptedDatabase> databases = new CopyOnWriteArrayList<>();
+    private final List<ProbeConnectionFactory> databases = new CopyOnWriteArrayList<>();
     private final List<ConnectionScopes> scopes = new CopyOnWriteArrayList<>();
     private final List<Throwable> droppedErrors = new CopyOnWriteArrayList<>();
     private final List<Object> droppedValues = new CopyOnWriteArrayList<>();
     private boolean virtual;
 
-    ScriptedDatabase watch(ScriptedDatabase database) {
+    ProbeConnectionFactory watch(ProbeConnectionFactory database) {
         databases.add(database);
         return database;
     }
@@ -76,8 +77,8 @@ final class Witness implements BeforeEachCallback, AfterEachCallback {
         }
     }
 
-    private static void awaitClosed(ScriptedDatabase database) {
-        Await.until(() -> database.open() == 0, () -> "connections left open: " + database.log());
+    private static void awaitClosed(ProbeConnectionFactory database) {
+        Await.until(() -> database.live() == 0, () -> "connections left open: " + database.log());
     }
 
     private static void awaitEnded(ConnectionScopes scopes) {
