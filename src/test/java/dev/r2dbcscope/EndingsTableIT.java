@@ -2,6 +2,9 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.FaultyProxy;
+import dev.r2dbcscope.testkit.NetworkFault;
+import dev.r2dbcscope.testkit.NetworkTrigger;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ConnectionFactory;
 import io.r2dbc.spi.ConnectionFactoryMetadata;
@@ -80,7 +83,7 @@ class EndingsTableIT {
     @RegisterExtension
     final LogCapture log = new LogCapture();
 
-    private final NetworkProxy network = new NetworkProxy(Postgres.port());
+    private final FaultyProxy network = Postgres.network();
     private final WatchedPool pool = WatchedPool.to(
             1, server -> server.port(network.port()), options -> options.withReleaseTimeout(Duration.ofSeconds(2)));
 
@@ -127,7 +130,8 @@ class EndingsTableIT {
                 Rows.ints(connection, "select 1 from pg_sleep(60)").next().thenReturn(1L);
             case COMMIT_IS_REFUSED -> insert(connection);
             case COMMIT_IS_NOT_ANSWERED ->
-                Mono.fromRunnable(() -> network.whenClientSends("COMMIT", NetworkProxy.Fault.BLACK_HOLE))
+                Mono.fromRunnable(
+                                () -> network.strikeWhen(NetworkTrigger.clientSends("COMMIT"), NetworkFault.BLACK_HOLE))
                         .thenReturn(1L);
             case CONNECTION_IS_LOST ->
                 Mono.fromRunnable(pool::terminateBackends)

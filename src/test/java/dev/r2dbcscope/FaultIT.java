@@ -3,9 +3,14 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.FaultyProxy;
+import dev.r2dbcscope.testkit.NetworkFault;
+import dev.r2dbcscope.testkit.NetworkTrigger;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import java.io.IOException;
+import java.lang.annotation.Retention;
+import java.lang.annotation.RetentionPolicy;
 import java.time.Duration;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -27,7 +32,14 @@ class FaultIT {
 
     private static final Duration LONG = Duration.ofSeconds(60);
 
-    private final NetworkProxy network = new NetworkProxy(Postgres.port());
+    /** Each way in which both directions can be lost. */
+    @Retention(RetentionPolicy.RUNTIME)
+    @EnumSource(
+            value = NetworkFault.class,
+            names = {"CUT", "RESET", "HALF_OPEN", "BLACK_HOLE"})
+    private @interface EveryLoss {}
+
+    private final FaultyProxy network = Postgres.network();
     private final WatchedPool pool = WatchedPool.to(
             2,
             server -> server.host("127.0.0.1").port(network.port()),
@@ -47,7 +59,7 @@ class FaultIT {
     @AfterEach
     void thePoolIsBackAtFullSize() throws IOException {
         pool.awaitQuiet();
-        network.cutDead();
+        network.heal();
         Await.until(() -> pool.inState("%in transaction%") == 0, () -> "the server still has a transaction open");
         pool.assertWhole();
         pool.close();
@@ -191,44 +203,44 @@ class FaultIT {
         @Test
         @Tag("lifecycle-62")
         void withACutWhileAConnectionIsOpened() {
-            network.whenClientSends("user", NetworkProxy.Fault.CUT);
+            Mono<Void> struck = network.strikeWhen(NetworkTrigger.clientSends("user"), NetworkFault.CUT);
             // r2dbc-pool tries once more
             assertThat(scopes.withConnectionMany(c -> Rows.ints(c, "select 1"))
                             .collectList()
                             .block(LONG))
                     .containsExactly(1);
-            assertThat(network.awaitFault()).isTrue();
+            struck.block(LONG);
         }
 
         @Test
         @Tag("lifecycle-62")
         @Tag("lifecycle-57")
         void withSilenceWhileAConnectionIsOpened() {
-            network.whenClientSends("user", NetworkProxy.Fault.BLACK_HOLE);
+            Mono<Void> struck = network.strikeWhen(NetworkTrigger.clientSends("user"), NetworkFault.BLACK_HOLE);
             assertThatThrownBy(() -> scopes.withConnectionMany(c -> Rows.ints(c, "select 1"))
                             .blockLast(LONG))
                     .isInstanceOf(ScopeAcquisitionException.class);
-            assertThat(network.awaitFault()).isTrue();
-            network.cutDead();
+            struck.block(LONG);
+            network.heal();
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
         @Tag("lifecycle-54")
-        void duringBegin(NetworkProxy.Fault fault) {
+        void duringBegin(NetworkFault fault) {
             pool.assertWhole();
-            network.whenClientSends("BEGIN", fault);
+            network.strikeWhen(NetworkTrigger.clientSends("BEGIN"), fault);
             assertFails(scopes.inTransactionMany(c -> Rows.ints(c, "select 1")));
             pool.awaitQuiet();
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
-        void duringAStatement(NetworkProxy.Fault fault) {
+        void duringAStatement(NetworkFault fault) {
             for (boolean transactional : new boolean[] {false, true}) {
-                network.whenClientSends("select 77", fault);
+                network.strikeWhen(NetworkTrigger.clientSends("select 77"), fault);
                 assertFails(scope(transactional, c -> Rows.ints(c, "select 77").timeout(Duration.ofSeconds(1))));
             }
             pool.awaitQuiet();
@@ -236,33 +248,33 @@ class FaultIT {
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
-        void midStream(NetworkProxy.Fault fault) {
+        void midStream(NetworkFault fault) {
             assertFails(scopes.inTransactionMany(c -> Rows.ints(c, "select 1")
-                    .doOnNext(one -> network.whenServerHasSent(100_000, fault))
+                    .doOnNext(one -> network.strikeWhen(NetworkTrigger.afterServerBytes(100_000), fault))
                     .thenMany(Rows.ints(c, "select generate_series(1, 10000000)"))
                     .timeout(Duration.ofSeconds(1))));
             assertOneWasDestroyed();
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
         @Tag("lifecycle-63")
-        void duringCommit(NetworkProxy.Fault fault) {
+        void duringCommit(NetworkFault fault) {
             long before = Postgres.number("select count(*) from faults");
-            assertOutcomeUnknown(() -> network.whenClientSends("COMMIT", fault));
+            assertOutcomeUnknown(() -> network.strikeWhen(NetworkTrigger.clientSends("COMMIT"), fault));
             assertThat(Postgres.number("select count(*) from faults")).isEqualTo(before);
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
         @Tag("lifecycle-63")
-        void beforeTheAnswerToCommitArrives(NetworkProxy.Fault fault) {
+        void beforeTheAnswerToCommitArrives(NetworkFault fault) {
             long before = Postgres.number("select count(*) from faults");
-            assertOutcomeUnknown(() -> network.whenServerHasSent(1, fault));
+            assertOutcomeUnknown(() -> network.strikeWhen(NetworkTrigger.afterServerBytes(0), fault));
             assertThat(Postgres.number("select count(*) from faults"))
                     .as("committed, and once")
                     .isEqualTo(before + 1);
@@ -284,10 +296,10 @@ class FaultIT {
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
-        void duringRollback(NetworkProxy.Fault fault) {
-            network.whenClientSends("ROLLBACK", fault);
+        void duringRollback(NetworkFault fault) {
+            network.strikeWhen(NetworkTrigger.clientSends("ROLLBACK"), fault);
             assertThatThrownBy(() -> scopes.inTransactionMany(c -> Rows.update(c, "insert into faults values (1)")
                                     .thenMany(Flux.error(new TimeoutException("the user's"))))
                             .blockLast(LONG))
@@ -296,14 +308,14 @@ class FaultIT {
         }
 
         @ParameterizedTest
-        @EnumSource(NetworkProxy.Fault.class)
+        @EveryLoss
         @Tag("lifecycle-62")
-        void beforeACancel(NetworkProxy.Fault fault) {
-            network.whenClientSends("select 78", fault);
+        void beforeACancel(NetworkFault fault) {
+            Mono<Void> struck = network.strikeWhen(NetworkTrigger.clientSends("select 78"), fault);
             Disposable subscription = scopes.inTransactionMany(
                             c -> Rows.ints(c, "select 78").onErrorResume(e -> Flux.never()))
                     .subscribe();
-            assertThat(network.awaitFault()).isTrue();
+            struck.block(LONG);
             subscription.dispose();
             assertOneWasDestroyed();
         }

@@ -9,6 +9,8 @@ import dev.r2dbcscope.postgresql.Notification.MayHaveMissed;
 import dev.r2dbcscope.postgresql.Notification.MayHaveMissed.Reason;
 import dev.r2dbcscope.postgresql.Notification.Received;
 import dev.r2dbcscope.postgresql.Notifications;
+import dev.r2dbcscope.testkit.FaultyProxy;
+import dev.r2dbcscope.testkit.NetworkFault;
 import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import java.io.IOException;
@@ -466,7 +468,7 @@ class NotificationsIT {
     @Nested
     class TheNetwork {
 
-        private final NetworkProxy proxy = new NetworkProxy(Postgres.port());
+        private final FaultyProxy proxy = Postgres.network();
         private final WatchedPool remote = WatchedPool.to(
                 1,
                 c -> c.port(proxy.port()).connectTimeout(Duration.ofSeconds(2)),
@@ -491,7 +493,7 @@ class NotificationsIT {
         @Test
         void thatBreaksIsNoticedAndMended() {
             Hearer hearer = hearRemotely(Duration.ofSeconds(30));
-            proxy.strike(NetworkProxy.Fault.CUT);
+            proxy.strike(NetworkFault.CUT);
             hearer.await(MayHaveMissed.class::isInstance);
             tell(channel, "again");
             assertThat(hearer.awaitReceived(1).payloads()).containsExactly("again");
@@ -501,7 +503,7 @@ class NotificationsIT {
         @Test
         void thatSwallowsEverythingIsNoticedByTheHeartbeat() {
             Hearer hearer = hearRemotely(Duration.ofMillis(300));
-            proxy.strike(NetworkProxy.Fault.BLACK_HOLE);
+            proxy.strike(NetworkFault.BLACK_HOLE);
             tell(channel, "lost");
             hearer.await(MayHaveMissed.class::isInstance);
             assertThat(hearer.missed().get(0).cause()).hasMessageContaining("did not answer");
@@ -513,12 +515,12 @@ class NotificationsIT {
                     () -> "heard only " + hearer.heard());
             assertThat(hearer.payloads()).doesNotContain("lost");
             hearer.cancel();
-            proxy.cutDead();
+            proxy.heal();
         }
 
         @Test
         void thatIsDownForAWhileIsTriedAgainUntilItIsBack() throws IOException {
-            NetworkProxy first = new NetworkProxy(Postgres.port());
+            FaultyProxy first = Postgres.network();
             int port = first.port();
             try (WatchedPool away = WatchedPool.to(1, c -> c.port(port), o -> o)) {
                 Hearer hearer = hear(
@@ -530,7 +532,7 @@ class NotificationsIT {
                 Await.until(
                         () -> away.events(ScopeEvent.OpenFailed.class).size() > 3, () -> "no attempts: " + away.events);
                 assertThat(hearer.error).isNull();
-                NetworkProxy back = new NetworkProxy(Postgres.port(), port);
+                FaultyProxy back = FaultyProxy.to("127.0.0.1", Postgres.port(), port);
                 hearer.await(MayHaveMissed.class::isInstance);
                 tell(channel, "back");
                 hearer.awaitReceived(1).cancel();

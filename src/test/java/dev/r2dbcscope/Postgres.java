@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import dev.r2dbcscope.testkit.FaultyProxy;
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.pool.ConnectionPoolConfiguration;
 import io.r2dbc.postgresql.PostgresqlConnectionConfiguration;
@@ -33,6 +34,11 @@ public final class Postgres {
 
     public static int port() {
         return SERVER.getPort();
+    }
+
+    /** A network between the driver and the server that can be broken. */
+    public static FaultyProxy network() {
+        return FaultyProxy.to("127.0.0.1", port());
     }
 
     public static PostgresqlConnectionConfiguration.Builder configuration() {

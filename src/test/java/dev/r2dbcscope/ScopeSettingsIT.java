@@ -3,6 +3,9 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.r2dbcscope.testkit.FaultyProxy;
+import dev.r2dbcscope.testkit.NetworkFault;
+import dev.r2dbcscope.testkit.NetworkTrigger;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
 import java.time.Duration;
@@ -269,10 +272,11 @@ class ScopeSettingsIT {
 
     @Test
     void aTransactionBeginsWithItsSettingsInOneRoundTrip() throws Exception {
-        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+        try (FaultyProxy proxy = Postgres.network();
                 WatchedPool far = WatchedPool.to(1, server -> server.port(proxy.port()), UnaryOperator.identity())) {
             far.borrow(c -> Rows.ints(c, "select 1"));
-            proxy.keepAnswersUntilClientSends("set_config");
+            proxy.await(NetworkTrigger.clientSends("set_config")).subscribe(null, null, proxy::heal);
+            proxy.strike(NetworkFault.ANSWERS_STALLED);
             assertThat(far.with(options -> options.withSettings(ALL).withStatementTimeout(Duration.ofSeconds(50)))
                             .inTransactionMany(ScopeSettingsIT::shown)
                             .take(4)

@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.FaultyProxy;
 import io.r2dbc.spi.Batch;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
@@ -249,7 +250,7 @@ class ServerCancelIT {
 
     // a network between that is in the way ---------------------------------------------------------------------------
 
-    private static WatchedPool behind(NetworkProxy proxy, Duration releaseTimeout) {
+    private static WatchedPool behind(FaultyProxy proxy, Duration releaseTimeout) {
         return WatchedPool.to(
                 1,
                 server -> server.host("127.0.0.1").port(proxy.port()),
@@ -266,7 +267,7 @@ class ServerCancelIT {
 
     @Test
     void theConnectionIsNobodysWhileARequestIsOnItsWay() throws Exception {
-        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+        try (FaultyProxy proxy = Postgres.network();
                 WatchedPool pool = behind(proxy, LONG)) {
             pool.assertWhole();
             Set<Integer> before = pool.backends();
@@ -291,7 +292,7 @@ class ServerCancelIT {
 
     @Test
     void aRequestThatIsRefusedHarmsNothing() throws Exception {
-        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+        try (FaultyProxy proxy = Postgres.network();
                 WatchedPool pool = behind(proxy, LONG)) {
             pool.assertWhole();
             Set<Integer> before = pool.backends();
@@ -310,7 +311,7 @@ class ServerCancelIT {
 
     @Test
     void aRequestThatHangsDestroysTheConnectionInTime() throws Exception {
-        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+        try (FaultyProxy proxy = Postgres.network();
                 WatchedPool pool = behind(proxy, Duration.ofMillis(400))) {
             Disposable running = sleeping(pool, "60");
             proxy.holdNewcomers();

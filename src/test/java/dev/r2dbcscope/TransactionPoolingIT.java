@@ -4,6 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.r2dbcscope.postgresql.AdvisoryLock;
+import dev.r2dbcscope.testkit.FaultyProxy;
+import dev.r2dbcscope.testkit.NetworkFault;
+import dev.r2dbcscope.testkit.NetworkTrigger;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.IsolationLevel;
 import io.r2dbc.spi.R2dbcException;
@@ -148,7 +151,7 @@ class TransactionPoolingIT {
 
     @Test
     void theDriverIsLookedAtOnceForEachConnection() throws Exception {
-        try (NetworkProxy proxy = new NetworkProxy(Postgres.port());
+        try (FaultyProxy proxy = Postgres.network();
                 WatchedPool watched = WatchedPool.to(
                         1,
                         c -> c.port(proxy.port()).preparedStatementCacheQueries(0),
@@ -157,7 +160,8 @@ class TransactionPoolingIT {
                             .withConnection(c -> Rows.ints(c, "select 1"))
                             .block(LONG))
                     .isEqualTo(1);
-            proxy.whenClientSends("pg_prepared_statements", NetworkProxy.Fault.CUT);
+            Mono<Void> lookedAt =
+                    proxy.strikeWhen(NetworkTrigger.clientSends("pg_prepared_statements"), NetworkFault.CUT);
             for (int i = 0; i < 10; i++) {
                 assertThat(watched.scopes
                                 .inTransaction(c -> Rows.ints(c, "select 1"))
@@ -172,7 +176,7 @@ class TransactionPoolingIT {
                         .onErrorComplete(R2dbcException.class)
                         .block(LONG);
             }
-            assertThat(proxy.awaitFault()).isTrue();
+            lookedAt.block(LONG);
             watched.awaitQuiet();
         }
         log.clear();

@@ -1,6 +1,7 @@
 package dev.r2dbcscope.testkit;
 
 import io.netty.channel.ChannelOption;
+import io.netty.channel.EventLoop;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.time.Duration;
@@ -9,6 +10,7 @@ import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Mono;
@@ -186,7 +188,16 @@ public final class FaultyProxy implements AutoCloseable {
         listener = null;
         if (open != null) {
             open.disposeNow(LONGEST_START);
+            awaitTurnOf(open.channel().eventLoop());
         }
+    }
+
+    /** A JVM closes a socket that is being selected from only with the next selection, which comes before the inner task. */
+    private static void awaitTurnOf(EventLoop loop) {
+        loop.submit(() -> loop.schedule(() -> {}, 1, TimeUnit.NANOSECONDS))
+                .syncUninterruptibly()
+                .getNow()
+                .syncUninterruptibly();
     }
 
     /** Lets in those that were held, and those that come, on the same port as before. */

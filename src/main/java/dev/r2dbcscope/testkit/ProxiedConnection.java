@@ -2,6 +2,7 @@ package dev.r2dbcscope.testkit;
 
 import io.netty.buffer.Unpooled;
 import io.netty.channel.Channel;
+import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelFutureListener;
 import io.netty.channel.ChannelOption;
 import reactor.core.publisher.Mono;
@@ -34,6 +35,8 @@ final class ProxiedConnection {
             proxy.add(connection);
             client.addHandlerFirst(connection.requests);
             server.addHandlerFirst(connection.answers);
+            connection.client.closeFuture().addListener(closed -> connection.socketClosed());
+            connection.server.closeFuture().addListener(closed -> connection.socketClosed());
             connection.pump();
             return connection.over.asMono();
         });
@@ -117,7 +120,12 @@ final class ProxiedConnection {
     }
 
     private static void closeBehindWhatPassed(Channel channel) {
-        channel.writeAndFlush(Unpooled.EMPTY_BUFFER).addListener(ChannelFutureListener.CLOSE);
+        behindWhatPassed(channel).addListener(ChannelFutureListener.CLOSE);
+    }
+
+    /** Completes when the operating system has taken what was sent before; Netty would throw away what waits for that. */
+    static ChannelFuture behindWhatPassed(Channel channel) {
+        return channel.writeAndFlush(Unpooled.EMPTY_BUFFER);
     }
 
     static void reset(Channel channel) {
@@ -147,8 +155,12 @@ final class ProxiedConnection {
 
     void endPassed() {
         if (requests.hasEnded() && answers.hasEnded()) {
-            client.close();
-            server.close();
+            end(NetworkFault.Ending.CLOSE);
+        }
+    }
+
+    private void socketClosed() {
+        if (!client.isOpen() && !server.isOpen()) {
             proxy.remove(this);
             over.tryEmitEmpty();
         }

@@ -214,7 +214,7 @@ final class ProxiedStream extends ChannelInboundHandlerAdapter {
     private void passEnd() {
         endPassed = true;
         if (!lost && to instanceof DuplexChannel duplex) {
-            duplex.shutdownOutput();
+            ProxiedConnection.behindWhatPassed(to).addListener(written -> duplex.shutdownOutput());
         }
         connection.endPassed();
     }

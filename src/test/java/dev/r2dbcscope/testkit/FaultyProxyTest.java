@@ -90,6 +90,12 @@ class FaultyProxyTest {
         socket.setSoTimeout(before);
     }
 
+    /** A failure does not print them. */
+    private static void assertSame(byte[] received, byte[] sent) {
+        assertThat(received.length).isEqualTo(sent.length);
+        assertThat(java.util.Arrays.equals(received, sent)).isTrue();
+    }
+
     private static void assertReset(Socket socket) {
         assertThatThrownBy(() -> socket.getInputStream().readAllBytes())
                 .isInstanceOf(SocketException.class)
@@ -155,6 +161,20 @@ class FaultyProxyTest {
         }
 
         @Test
+        void carriesAllThatWasSentBeforeTheEnd() throws Exception {
+            byte[] bytes = new byte[20 << 20];
+            new Random(3).nextBytes(bytes);
+            Socket client = client();
+            client.shutdownOutput();
+            Socket server = server();
+            CompletableFuture<Void> sent = inBackground(bytes, server);
+            await(() -> proxy.answerBytes() > 1_000_000, "the first bytes");
+            assertSame(client.getInputStream().readAllBytes(), bytes);
+            sent.join();
+            awaitOpen(0);
+        }
+
+        @Test
         void carriesAReset() throws Exception {
             Socket client = client();
             Socket server = server();
@@ -203,7 +223,7 @@ class FaultyProxyTest {
                     },
                     "standstill");
             assertThat(sent).isNotDone();
-            assertThat(server.getInputStream().readAllBytes()).isEqualTo(bytes);
+            assertSame(server.getInputStream().readAllBytes(), bytes);
             sent.join();
         }
 
@@ -598,7 +618,7 @@ class FaultyProxyTest {
             new Random(2).nextBytes(bytes);
             long start = System.nanoTime();
             inBackground(bytes, server);
-            assertThat(client.getInputStream().readAllBytes()).isEqualTo(bytes);
+            assertSame(client.getInputStream().readAllBytes(), bytes);
             assertThat(Duration.ofNanos(System.nanoTime() - start)).isGreaterThan(Duration.ofMillis(180));
             proxy.heal();
             assertThatThrownBy(() -> proxy.bandwidth(-1, 0)).isInstanceOf(IllegalArgumentException.class);
