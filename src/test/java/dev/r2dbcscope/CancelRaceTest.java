@@ -15,6 +15,7 @@ import reactor.test.publisher.TestPublisher;
 import reactor.test.util.RaceTestUtils;
 
 /** The subscriber's cancel against everything else that can happen to a scope at that moment. */
+@Tag("race")
 class CancelRaceTest {
 
     @ParameterizedTest

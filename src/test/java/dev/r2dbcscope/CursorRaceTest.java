@@ -19,6 +19,7 @@ import reactor.core.publisher.Sinks;
 import reactor.test.util.RaceTestUtils;
 
 /** A page that arrives while the read is asked for more, is left, or its scope ends: no row lost, no cursor left open. */
+@Tag("race")
 class CursorRaceTest {
 
     private static final int PAGE = 4;

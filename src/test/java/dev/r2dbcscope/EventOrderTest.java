@@ -10,6 +10,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -38,6 +39,7 @@ class EventOrderTest {
     }
 
     @Test
+    @Tag("race")
     void isOneOpenedAndOneReleasedOrOneOpenFailedWhenCancelRacesBegin() {
         for (int i = 0; i < RACES; i++) {
             events.clear();
@@ -55,6 +57,7 @@ class EventOrderTest {
     }
 
     @Test
+    @Tag("race")
     void isOneOpenedAndOneReleasedOrOneOpenFailedWhenCancelRacesDelivery() {
         for (int i = 0; i < RACES; i++) {
             events.clear();
@@ -88,6 +91,7 @@ class EventOrderTest {
     }
 
     @Test
+    @Tag("race")
     void hasNoSuspicionOfALeakAfterTheRelease() {
         for (int i = 0; i < RACES; i++) {
             events.clear();

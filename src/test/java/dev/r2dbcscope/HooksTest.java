@@ -15,6 +15,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import org.junit.jupiter.api.Nested;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -578,6 +579,7 @@ class HooksTest {
     }
 
     @Test
+    @Tag("race")
     void runOrAreRefusedButAreNeverLostWhenTheRegistrationRacesTheExit() {
         for (int i = 0; i < RACES; i++) {
             ProbeConnectionFactory raced = ProbeConnectionFactory.of();
@@ -606,6 +608,7 @@ class HooksTest {
     }
 
     @Test
+    @Tag("race")
     void aRollbackThatWasPromisedIsKeptWhenItRacesTheExit() {
         for (int i = 0; i < RACES; i++) {
             ProbeConnectionFactory raced = ProbeConnectionFactory.of();

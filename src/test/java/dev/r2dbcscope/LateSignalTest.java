@@ -28,6 +28,7 @@ class LateSignalTest {
 
     @Test
     @Tag("lifecycle-61")
+    @Tag("race")
     void ofARowIsNotDeliveredAfterTheErrorOfAnAbandonedScope() {
         for (int i = 0; i < RACES; i++) {
             Sinks.Many<Integer> rows = Sinks.many().unicast().onBackpressureBuffer();

@@ -19,6 +19,7 @@ import reactor.test.util.RaceTestUtils;
 
 /** Circles that close, and others that do not, while several threads change who holds what. */
 @Tag("lifecycle-45")
+@Tag("race")
 class NestedAcquireRaceTest {
 
     private final ScriptedPool one = new ScriptedPool(1);

@@ -14,6 +14,7 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import org.assertj.core.groups.Tuple;
 import org.junit.jupiter.api.Nested;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -385,6 +386,7 @@ class OnCancelCommitTest {
 
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
+    @Tag("race")
     void neverCommitsWithAStatementHalfSentWhenCancelRacesThePipeline(boolean scheduled) {
         for (int i = 0; i < RACES; i++) {
             Race race = new Race(scheduled);
@@ -406,6 +408,7 @@ class OnCancelCommitTest {
     /** Whoever comes first: the statement is found by the cancel, or refused. */
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
+    @Tag("race")
     void admitsAStatementBeforeTheDecisionOrRefusesItWhenCancelRacesItsAdmission(boolean scheduled) {
         for (int i = 0; i < RACES; i++) {
             Race race = new Race(scheduled);

@@ -8,6 +8,7 @@ import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -215,6 +216,7 @@ class OnCancelCompleteTest {
 
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
+    @Tag("race")
     void endsOnceAsItsBodyDoesWhenCancelRacesTheEnd(boolean fails) {
         String sent = fails ? "rollback#1" : "commit#1";
         TransactionOutcome outcome = fails ? TransactionOutcome.ROLLED_BACK : TransactionOutcome.COMMITTED;
@@ -255,6 +257,7 @@ class OnCancelCompleteTest {
     }
 
     @Test
+    @Tag("race")
     void commitsOrRollsBackAsItReportsWhenTheDeadlineRacesTheEnd() {
         for (int i = 0; i < RACES; i++) {
             events.clear();

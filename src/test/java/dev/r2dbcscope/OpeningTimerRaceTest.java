@@ -19,6 +19,7 @@ import reactor.test.subscriber.TestSubscriber;
 import reactor.test.util.RaceTestUtils;
 
 /** A connection that arrives from another thread at the very moment at which the acquisition is started. */
+@Tag("race")
 class OpeningTimerRaceTest {
 
     private static final int ITERATIONS = 20_000;

@@ -20,6 +20,7 @@ import reactor.core.publisher.Sinks;
 import reactor.test.util.RaceTestUtils;
 
 /** A result that is delivered, asked for, drained and left at the same moment: no row lost, doubled or out of order. */
+@Tag("race")
 class ResultRaceTest {
 
     private static final int ROWS = 40;

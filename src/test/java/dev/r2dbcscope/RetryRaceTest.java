@@ -9,12 +9,14 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.test.util.RaceTestUtils;
 
 /** What a cancel meets between two attempts, and between the COMMIT and the elements that were held back for it. */
+@Tag("race")
 class RetryRaceTest {
 
     private static final TransactionOptions OPTIONS = TransactionOptions.defaults()

@@ -10,6 +10,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.function.Supplier;
 import org.junit.jupiter.api.Nested;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -347,6 +348,7 @@ class SavepointTest {
 
         /** Whoever wins: the savepoint is either released or rolled back to, once, and the transaction goes on. */
         @Test
+        @Tag("race")
         void endsOnceWhenItsCancelRacesItsCompletion() {
             int released = 0;
             for (int i = 0; i < RACES; i++) {
@@ -376,6 +378,7 @@ class SavepointTest {
         }
 
         @Test
+        @Tag("race")
         void endsBeforeTheTransactionWhenBothAreLeftAtOnce() {
             for (int i = 0; i < RACES; i++) {
                 ProbeConnectionFactory database = ProbeConnectionFactory.of();

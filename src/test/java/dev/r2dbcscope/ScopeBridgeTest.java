@@ -15,6 +15,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import org.junit.jupiter.api.Nested;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -373,6 +374,7 @@ class ScopeBridgeTest {
 
     /** The exit never begins while the code runs, and the value goes to one place. */
     @Test
+    @Tag("race")
     void endsOnceAndAfterTheStageWhenCancelRacesItsEnd() {
         for (int i = 0; i < RACES; i++) {
             CompletableFuture<Integer> stage = new CompletableFuture<>();

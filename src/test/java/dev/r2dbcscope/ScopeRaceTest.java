@@ -22,6 +22,7 @@ import reactor.core.publisher.Sinks;
 import reactor.test.util.RaceTestUtils;
 
 /** Opening, using and ending a scope from several threads at once. */
+@Tag("race")
 class ScopeRaceTest {
 
     @ParameterizedTest
