@@ -49,9 +49,9 @@ final class ScopeWork {
         }
     }
 
-    /** Closes the scope if nothing waits for an answer; says whether it is closed. */
+    /** Closes the scope if nothing waits for an answer; says whether it did. Called once. */
     boolean closeIfAnswered() {
-        return UNANSWERED.compareAndSet(this, 0, CLOSED) || unanswered == CLOSED;
+        return UNANSWERED.compareAndSet(this, 0, CLOSED);
     }
 
     /** A result that had begun to arrive has failed: nothing that was closed in spite of it may be committed. */

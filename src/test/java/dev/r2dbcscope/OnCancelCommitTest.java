@@ -179,6 +179,58 @@ class OnCancelCommitTest {
         }
     }
 
+    /** Code that hears of the cancel before the connection does, when the decision to commit was taken already. */
+    @Nested
+    class WhileItIsCancelled {
+
+        private final TestSubscriber<Integer> late = TestSubscriber.create();
+
+        @Test
+        void refusesAStatementAndCommits() {
+            cancelled(c ->
+                    Flux.<Integer>never().doOnCancel(() -> Rows.ints(c, "late").subscribe(late)));
+
+            assertThat(late.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+            assertEnded(TransactionOutcome.COMMITTED, "create", "begin#1", "commit#1", "close#1");
+        }
+
+        @Test
+        void refusesASecondStatementAsWell() {
+            cancelled(c -> Flux.<Integer>never().doOnCancel(() -> {
+                Rows.ints(c, "first").onErrorComplete().subscribe();
+                Rows.ints(c, "late").subscribe(late);
+            }));
+
+            assertThat(late.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+            assertEnded(TransactionOutcome.COMMITTED, "create", "begin#1", "commit#1", "close#1");
+        }
+
+        @Test
+        void refusesAStatementOfAScopeInsideWhichIsStillToBeCancelled() {
+            AtomicReference<Runnable> statement = new AtomicReference<>();
+            cancelled(c -> scopes.inTransactionMany(d -> Flux.deferContextual(inside -> {
+                        statement.set(
+                                () -> Rows.ints(d, "late").contextWrite(inside).subscribe(late));
+                        return Flux.<Integer>never();
+                    }))
+                    .doOnCancel(() -> statement.get().run()));
+
+            assertThat(late.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+            assertEnded(TransactionOutcome.COMMITTED, "create", "begin#1", "commit#1", "close#1");
+        }
+
+        @Test
+        void refusesWhatAsksTheConnectionItself() {
+            cancelled(c -> Flux.<Integer>never()
+                    .doOnCancel(() -> Flux.<Integer>empty()
+                            .mergeWith(Mono.from(c.createSavepoint("late")).then(Mono.empty()))
+                            .subscribe(late)));
+
+            assertThat(late.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+            assertEnded(TransactionOutcome.COMMITTED, "create", "begin#1", "commit#1", "close#1");
+        }
+    }
+
     @Nested
     class RollsBack {
 
