@@ -94,7 +94,6 @@ class CursorRaceTest {
     }
 
     @Test
-    @Tag("race")
     void rowsThatArriveWhileTheyAreAskedForComeOnceAndInOrder() {
         for (int i = 0; i < RACES; i++) {
             Stage stage = new Stage(i % 3);
@@ -107,7 +106,6 @@ class CursorRaceTest {
     }
 
     @Test
-    @Tag("race")
     void aReadThatIsLeftWhileAPageArrivesClosesItsCursor() {
         for (int i = 0; i < RACES; i++) {
             Stage stage = new Stage(i % 3);
@@ -119,7 +117,6 @@ class CursorRaceTest {
     }
 
     @Test
-    @Tag("race")
     void aReadThatIsLeftWhileItsCursorOpensClosesIt() {
         for (int i = 0; i < RACES; i++) {
             Stage stage = new Stage(-1).opensLater();
@@ -130,7 +127,6 @@ class CursorRaceTest {
     }
 
     @Test
-    @Tag("race")
     void aScopeThatIsCancelledWhileAPageArrivesEndsInOrder() {
         for (int i = 0; i < RACES; i++) {
             Stage stage = new Stage(i % 3);

@@ -148,7 +148,8 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
 
     /**
      * Reads statements that begin with {@code query} and have a fetch size through cursors from now on, as steps
-     * {@code "open"}, {@code "fetch"} and {@code "close cursor"}.
+     * {@code "open"}, {@code "fetch"} and {@code "close cursor"}, with a number behind them from the second cursor on. Each
+     * connection is prepared for them if {@code "prepare cursor"} is scripted.
      *
      * @return this
      */

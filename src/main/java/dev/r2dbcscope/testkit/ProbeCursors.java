@@ -1,6 +1,7 @@
 package dev.r2dbcscope.testkit;
 
 import dev.r2dbcscope.Cursors;
+import dev.r2dbcscope.testkit.ProbeCall.Kind;
 import io.r2dbc.spi.Connection;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
@@ -12,6 +13,7 @@ import java.util.function.Function;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 
 /** The cursors of one connection, and the statements that the engine sends for them. */
@@ -19,6 +21,14 @@ final class ProbeCursors {
 
     /** How the engine is told to write those statements. */
     static final Cursors STATEMENTS = new Cursors() {
+        @Override
+        public @Nullable Publisher<Void> prepare(Connection connection) {
+            ProbeConnection probed = ProbeConnection.of(connection);
+            return probed.probe().isScripted("prepare cursor")
+                    ? probed.step(Kind.SETTING, "prepare cursor", () -> {})
+                    : null;
+        }
+
         @Override
         public boolean canRead(String sql, boolean holdable) {
             return sql.startsWith("query");
@@ -62,7 +72,7 @@ final class ProbeCursors {
             String name = matcher.group(1);
             Flux<?> all = answers.apply(matcher.group(2));
             return new Command(
-                    "open",
+                    "open" + suffix(name),
                     all.collectList()
                             .doOnNext(rows -> open.put(name, new ArrayDeque<>(rows)))
                             .thenMany(Flux.empty()));
@@ -71,12 +81,12 @@ final class ProbeCursors {
         if (matcher.matches()) {
             int rows = Integer.parseInt(matcher.group(1));
             String name = matcher.group(2);
-            return new Command("fetch", Flux.defer(() -> Flux.fromIterable(next(name, rows))));
+            return new Command("fetch" + suffix(name), Flux.defer(() -> Flux.fromIterable(next(name, rows))));
         }
         matcher = CLOSE.matcher(sql);
         if (matcher.matches()) {
             String name = matcher.group(1);
-            return new Command("close cursor", Flux.defer(() -> {
+            return new Command("close cursor" + suffix(name), Flux.defer(() -> {
                 open.remove(name);
                 return Flux.empty();
             }));
@@ -87,6 +97,12 @@ final class ProbeCursors {
                     return Flux.empty();
                 }))
                 : null;
+    }
+
+    /** The first cursor has no number. */
+    private static String suffix(String name) {
+        String number = name.substring(name.lastIndexOf('_') + 1);
+        return number.equals("1") ? "" : " " + number;
     }
 
     private List<Object> next(String name, int rows) {
