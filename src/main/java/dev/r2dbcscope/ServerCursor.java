@@ -6,7 +6,6 @@ import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Statement;
 import java.util.Objects;
 import java.util.concurrent.atomic.AtomicBoolean;
-import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.CoreSubscriber;
@@ -54,7 +53,8 @@ final class ServerCursor {
 
     /** Opens it; completes when it is open. */
     Mono<Void> open() {
-        return execute(query.sql(), true, this::declare).then();
+        return new Acknowledgement(new ExecuteFlux(
+                query.scope(), query.sql(), false, Flux.defer(() -> Flux.<Result>from(declare())), true));
     }
 
     private Publisher<? extends Result> declare() {
@@ -133,9 +133,8 @@ final class ServerCursor {
     private Flux<Result> closeFrom(Session at) {
         closed = true;
         return isThere() && wasKeptUpTo(at)
-                ? Flux.from(statement(cursors.close(Objects.requireNonNull(name)))
-                                .execute())
-                        .concatMap(Result::getRowsUpdated)
+                ? new Acknowledgement(Flux.from(statement(cursors.close(Objects.requireNonNull(name)))
+                                .execute()))
                         .thenMany(Flux.empty())
                 : Flux.empty();
     }
@@ -173,12 +172,6 @@ final class ServerCursor {
         return names.mayHold()
                 ? Flux.from(idle.createStatement(cursors.closeAll()).execute()).flatMap(Result::getRowsUpdated)
                 : Mono.empty();
-    }
-
-    private Flux<?> execute(String sql, boolean counted, Supplier<Publisher<? extends Result>> driver) {
-        return Flux.from(new ExecuteFlux(
-                        query.scope(), sql, false, Flux.defer(() -> Flux.<Result>from(driver.get())), counted))
-                .concatMap(Result::getRowsUpdated);
     }
 
     /** As the server sends it by itself, without a fetch size that the driver may have for all statements. */
