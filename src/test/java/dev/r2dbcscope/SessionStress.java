@@ -21,7 +21,7 @@ public class SessionStress {
     private static final ScopeLabel LABEL = ScopeLabel.here("stress");
 
     /** A transaction's session that has asked for its connection. */
-    private static class Stage {
+    static class Stage {
         final ProbeConnectionFactory database = ProbeConnectionFactory.of();
         final ScopeRoot root = new ScopeRoot(database);
         final Session session = Session.ownConnection(
