@@ -232,10 +232,15 @@ final class Entry {
         if (settled.compareAndSet(false, true)) {
             boolean ours = session.move(Phase.OPENING, Phase.EXITING);
             session.condemnUnopened();
-            prepared.tryEmitEmpty();
+            ScopeAcquisitionException error =
+                    acquisitionError("The connection was not ready within the acquire timeout of "
+                            + options.acquireTimeout() + ": the database did not answer while the transaction began");
             if (ours) {
-                leaveUnopened(acquisitionError("The connection was not ready within the acquire timeout of "
-                        + options.acquireTimeout() + ": the database did not answer while the transaction began"));
+                prepared.tryEmitEmpty();
+                leaveUnopened(error);
+            } else {
+                report.openFailed(error);
+                prepared.tryEmitEmpty();
             }
         }
     }

@@ -91,6 +91,23 @@ class EventOrderTest {
     }
 
     @Test
+    void isOpenFailedWhenTheTransactionHasNotBegunInTimeAndTheSubscriberHasLeft() {
+        VirtualTimeScheduler time = witness.virtualTime();
+        ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of()).on("begin", Mono::never);
+        Probe<Integer> probe = Probe.unbounded();
+
+        listened(database, Duration.ZERO)
+                .inTransactionMany(c -> Flux.<Integer>never())
+                .subscribe(probe);
+        probe.cancel();
+        time.advanceTimeBy(Duration.ofSeconds(31));
+
+        assertThat(events)
+                .containsExactly(
+                        ScopeEvent.Waiting.class, ScopeEvent.OpenFailed.class, ScopeEvent.ReleaseFailed.class);
+    }
+
+    @Test
     @Tag("race")
     void hasNoSuspicionOfALeakAfterTheRelease() {
         for (int i = 0; i < RACES; i++) {
