@@ -47,9 +47,10 @@ final class Acquisition implements CoreSubscriber<Connection> {
         }
     }
 
+    /** The factory may want to know who asks. */
     @Override
     public Context currentContext() {
-        return context;
+        return CurrentScope.acquiring(entry.scope(), context);
     }
 
     @Override

@@ -52,7 +52,7 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
 
     /** Passes the scope's gate when subscribed to. */
     static <T> Mono<T> through(Scope scope, String words, Supplier<? extends Publisher<? extends T>> source) {
-        return opened(scope, (session, context) -> enter(scope, session.gate(), words, source, null, context));
+        return opened(scope, words, (session, context) -> enter(scope, session.gate(), words, source, null, context));
     }
 
     /** Passes the scope's gate when subscribed to, and lets the work know whether somebody still waits for it. */
@@ -61,15 +61,15 @@ final class ControlExchange<T> extends Exchange implements CoreSubscriber<T> {
             String words,
             Function<Session, DriverTurn> turns,
             Function<? super DriverTurn, ? extends Publisher<? extends T>> work) {
-        return opened(scope, (session, context) -> {
+        return opened(scope, words, (session, context) -> {
             DriverTurn turn = turns.apply(session);
             return enter(scope, session.gate(), words, () -> work.apply(turn), turn, context);
         });
     }
 
-    private static <T> Mono<T> opened(Scope scope, BiFunction<Session, Context, Mono<T>> then) {
+    private static <T> Mono<T> opened(Scope scope, String words, BiFunction<Session, Context, Mono<T>> then) {
         return Mono.deferContextual(context -> {
-            RuntimeException closed = scope.closedErrorIfEnded();
+            RuntimeException closed = scope.refusal(words, context);
             if (closed != null) {
                 return Mono.error(closed);
             }

@@ -6,6 +6,7 @@ import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
+import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
 /**
@@ -41,6 +42,13 @@ import reactor.util.context.ContextView;
  */
 public final class CurrentScope {
 
+    private static final Object ACQUIRING = new Object() {
+        @Override
+        public String toString() {
+            return "the connection scope that asks for a connection";
+        }
+    };
+
     private final Scope scope;
     private final Session session;
 
@@ -74,6 +82,23 @@ public final class CurrentScope {
         return innermost != null ? new CurrentScope(innermost) : of(null, ScopeLabel.here("CurrentScope.from"));
     }
 
+    /**
+     * Returns the scope that asks a connection factory for a connection. For factories that wrap another one and want to
+     * know for whom: the Context is the one in which their {@code create()} is subscribed to.
+     *
+     * @param context the Context, from {@code Mono.deferContextual}
+     * @return the scope, which waits for its connection; {@code null} if it is not a scope that asks
+     */
+    public static @Nullable CurrentScope acquiring(ContextView context) {
+        Scope asking = context.getOrDefault(ACQUIRING, null);
+        return asking == null ? null : new CurrentScope(asking);
+    }
+
+    /** Marks the Context of an acquisition. */
+    static Context acquiring(@Nullable Scope asking, Context context) {
+        return asking == null ? context : context.put(ACQUIRING, asking);
+    }
+
     static CurrentScope of(@Nullable Scope found, ScopeLabel caller) {
         if (found == null) {
             throw new ScopePropagationException(
@@ -100,6 +125,16 @@ public final class CurrentScope {
      */
     public String origin() {
         return scope.label().origin();
+    }
+
+    /**
+     * Returns what the scope looks like at the moment, as {@link ConnectionScopes#live()} shows it: the one that holds the
+     * connection, if this one has joined it.
+     *
+     * @return a snapshot, also after the scope's end
+     */
+    public LiveScope snapshot() {
+        return session.report().snapshot();
     }
 
     /**

@@ -252,6 +252,12 @@ final class Entry {
                 .subscribe(null, failure -> refuse(error), () -> refuse(error));
     }
 
+    /** The scope for which it asks. */
+    @Nullable
+    Scope scope() {
+        return session.owner();
+    }
+
     /** Completes when what was begun on the connection has ended, well or not, so that the exit may begin. */
     Mono<Void> over() {
         return prepared.asMono().then(Mono.fromRunnable(this::disposeTimers));

@@ -38,7 +38,7 @@ final class ExecuteFlux extends Flux<Result> {
 
     @Override
     public void subscribe(CoreSubscriber<? super Result> actual) {
-        RuntimeException closed = scope.closedErrorIfEnded();
+        RuntimeException closed = scope.refusal(sql, actual.currentContext());
         if (closed != null) {
             Operators.error(actual, closed);
             return;

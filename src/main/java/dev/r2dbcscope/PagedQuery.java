@@ -69,7 +69,7 @@ final class PagedQuery extends Flux<Result> {
 
     @Override
     public void subscribe(CoreSubscriber<? super Result> actual) {
-        RuntimeException closed = scope.closedErrorIfEnded();
+        RuntimeException closed = scope.refusal(sql, actual.currentContext());
         if (closed != null) {
             Operators.error(actual, closed);
             return;

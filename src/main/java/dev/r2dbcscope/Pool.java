@@ -49,6 +49,15 @@ final class Pool {
         return capacity == null ? Integer.MAX_VALUE : ask(capacity, factory).orElse(Integer.MAX_VALUE);
     }
 
+    /** How many connections are out, if it knows. */
+    OptionalInt inUse() {
+        try {
+            return capacity == null ? OptionalInt.empty() : capacity.connectionsInUse(factory);
+        } catch (RuntimeException e) {
+            return OptionalInt.empty();
+        }
+    }
+
     /** One that fails does not know. */
     private static OptionalInt ask(PoolCapacity capacity, ConnectionFactory factory) {
         try {

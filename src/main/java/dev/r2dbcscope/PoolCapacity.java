@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.ConnectionFactory;
+import java.util.Objects;
 import java.util.OptionalInt;
 
 /**
@@ -22,4 +23,25 @@ public interface PoolCapacity {
      * @return the number, or empty if there is no bound, or the factory is not of the kind that this knows
      */
     OptionalInt mostConnections(ConnectionFactory factory);
+
+    /**
+     * Tells how many connections a factory has handed out and not got back. Must return at once and open nothing.
+     *
+     * @param factory a connection factory, of any kind
+     * @return the number, or empty if it is not known, which is the default
+     */
+    default OptionalInt connectionsInUse(ConnectionFactory factory) {
+        return OptionalInt.empty();
+    }
+
+    /**
+     * Tells how many connections the outermost bounded pool among a factory and those that it wraps has handed out and not
+     * got back, as the pool itself sees it.
+     *
+     * @param factory a connection factory, of any kind
+     * @return the number, or empty if there is no pool that is known
+     */
+    static OptionalInt inUse(ConnectionFactory factory) {
+        return Pool.of(Objects.requireNonNull(factory, "factory")).inUse();
+    }
 }

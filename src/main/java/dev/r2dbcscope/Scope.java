@@ -279,8 +279,49 @@ final class Scope {
         }
     }
 
+    /**
+     * The same for a call that leads to the database; the listeners hear of one that comes too late. There is no telling who
+     * calls, and a pipeline that was cut off may be about to take its next step: that is no offence.
+     */
+    void requireOpenFor(String call) {
+        ScopeClosedException error = closedErrorIfEnded();
+        if (error != null) {
+            Ending how = lastEnding();
+            if (how != null && how.outcome == ScopeOutcome.COMPLETED) {
+                session.report().usedAfterEnd(call, error);
+            }
+            throw error;
+        }
+    }
+
+    /** The error for somebody who subscribes to something that leads to the database, if he comes too late. */
     @Nullable
-    RuntimeException closedErrorIfEnded() {
+    ScopeClosedException refusal(String call, ContextView subscriber) {
+        ScopeClosedException error = closedErrorIfEnded();
+        if (error != null && lastEnding() != null && !isAround(subscriber)) {
+            session.report().usedAfterEnd(call, error);
+        }
+        return error;
+    }
+
+    /** How it ended, or the scope whose session it has joined; {@code null} if it only has no connection. */
+    private @Nullable Ending lastEnding() {
+        Ending how = ending.get();
+        Scope holder = session.owner();
+        return how != null || holder == null ? how : holder.ending.get();
+    }
+
+    /** Whether the given Context is that of a part of its pipeline. */
+    private boolean isAround(ContextView subscriber) {
+        Scope inside = session.root().current(subscriber);
+        while (inside != null && inside != this) {
+            inside = inside.enclosing;
+        }
+        return inside == this;
+    }
+
+    @Nullable
+    ScopeClosedException closedErrorIfEnded() {
         return ending.get() == null && !session.isExiting() ? null : closedError();
     }
 

@@ -97,7 +97,7 @@ public sealed interface ScopeEvent {
 
     /**
      * The scope gave its connection back, or destroyed it: the last event of every scope that was {@link Opened},
-     * except for what its hooks do and for a {@link Retrying}.
+     * except for what its hooks do, for a {@link Retrying}, and for every {@link UsedAfterEnd}.
      *
      * @param scope the scope
      * @param outcome how the pipeline ended
@@ -121,6 +121,22 @@ public sealed interface ScopeEvent {
      * @param error what failed
      */
     record HookFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+
+    /**
+     * Code asked for something of the database by a handle of the scope after its end: it created a statement or a batch, or
+     * subscribed to an execution, or to a request to the connection. It got the error, whatever it made of it, and nothing
+     * was sent. Told once for each such use, at any time after the {@link Exiting}, on the thread that did it, while the
+     * code that did it is on the stack.
+     *
+     * <p>A pipeline that was cut off, by an error or a cancel, may be just about to take its next step, which is no mistake
+     * of its code. So this is not told of subscriptions that have the scope in their Reactor Context, and of what is created
+     * after a scope only if it completed.
+     *
+     * @param scope the scope, or the one whose connection it had joined
+     * @param call the SQL text, or in words what was asked of the connection
+     * @param error what the code got; it names the scope and says how and when it ended
+     */
+    record UsedAfterEnd(LiveScope scope, String call, ScopeClosedException error) implements ScopeEvent {}
 
     /**
      * A transaction failed and will be tried again, as its {@link RetryPolicy} says. Comes after the {@link Released} or

@@ -8,6 +8,9 @@ package dev.r2dbcscope;
  * implementations must be thread-safe and must not block. An exception that a listener throws is logged and changes
  * nothing.
  *
+ * <p>Usually added to the options of scopes. A {@link io.r2dbc.spi.ConnectionFactory} that is itself a listener hears of all
+ * scopes on it, and of those on factories that wrap it, before the listeners of their options.
+ *
  * @see ScopeOptions#withListener(ScopeListener)
  */
 @FunctionalInterface

@@ -3,7 +3,9 @@ package dev.r2dbcscope;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ConnectionFactory;
 import io.r2dbc.spi.Wrapped;
+import java.util.ArrayList;
 import java.util.List;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
@@ -26,6 +28,7 @@ final class ScopeRoot {
     private final LiveScopes live = new LiveScopes();
     private final FactorySupply supply;
     private final Pool pool;
+    private final List<ScopeListener> listeners;
     private final StatementCacheCheck statementCacheCheck = new StatementCacheCheck();
 
     /** Scopes of the same database find each other in the Context: by the identity of the innermost factory. */
@@ -46,6 +49,7 @@ final class ScopeRoot {
         this.key = new Key(unwrapped(factory));
         this.supply = new FactorySupply(factory);
         this.pool = Pool.of(factory);
+        this.listeners = listeners(factory);
     }
 
     ConnectionFactory factory() {
@@ -62,6 +66,13 @@ final class ScopeRoot {
 
     Pool pool() {
         return pool;
+    }
+
+    /** The listeners that the factory brings along, and then the given ones. */
+    List<ScopeListener> withItsListeners(List<ScopeListener> more) {
+        return listeners.isEmpty()
+                ? more
+                : Stream.concat(listeners.stream(), more.stream()).toList();
     }
 
     StatementCacheCheck statementCacheCheck() {
@@ -119,6 +130,20 @@ final class ScopeRoot {
             }
         }
         return PlainDialect.INSTANCE;
+    }
+
+    private static List<ScopeListener> listeners(ConnectionFactory factory) {
+        List<ScopeListener> found = new ArrayList<>();
+        ConnectionFactory layer = factory;
+        while (true) {
+            if (layer instanceof ScopeListener listener) {
+                found.add(listener);
+            }
+            if (!(layer instanceof Wrapped<?> wrapped && wrapped.unwrap() instanceof ConnectionFactory inner)) {
+                return List.copyOf(found);
+            }
+            layer = inner;
+        }
     }
 
     private static ConnectionFactory unwrapped(ConnectionFactory factory) {

@@ -30,8 +30,8 @@ final class ScopedBatch implements Batch {
 
     @Override
     public Publisher<? extends Result> execute() {
-        scope.requireOpen();
         String words = size > 1 ? first + "; and " + (size - 1) + " more" : String.valueOf(first);
+        scope.requireOpenFor(words);
         return new ExecuteFlux(scope, words, false, delegate.execute(), true);
     }
 }

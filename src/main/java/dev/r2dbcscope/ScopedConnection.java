@@ -14,6 +14,7 @@ import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
+import reactor.util.context.ContextView;
 
 /**
  * The connection as a scope hands it out.
@@ -50,13 +51,13 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Statement createStatement(String sql) {
-        scope.requireOpen();
+        scope.requireOpenFor(sql);
         return new ScopedStatement(scope, delegate.createStatement(sql), sql);
     }
 
     @Override
     public Batch createBatch() {
-        scope.requireOpen();
+        scope.requireOpenFor("a batch");
         return new ScopedBatch(scope, delegate.createBatch());
     }
 
@@ -76,8 +77,8 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     }
 
     private Mono<Void> begin(Supplier<Publisher<Void>> driver) {
-        return Mono.defer(() -> {
-            scope.requireOpen();
+        return Mono.deferContextual(context -> {
+            requireOpen("BEGIN", context);
             if (session.isTransactional()) {
                 return Mono.empty();
             }
@@ -99,8 +100,8 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> commitTransaction() {
-        return Mono.defer(() -> {
-            scope.requireOpen();
+        return Mono.deferContextual(context -> {
+            requireOpen("COMMIT", context);
             return session.isTransactional()
                     ? Mono.empty()
                     : through("COMMIT", () -> changing(delegate::commitTransaction))
@@ -110,8 +111,8 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> rollbackTransaction() {
-        return Mono.defer(() -> {
-            scope.requireOpen();
+        return Mono.deferContextual(context -> {
+            requireOpen("ROLLBACK", context);
             if (session.isTransactional()) {
                 session.rollbackOnly("code inside the scope called rollbackTransaction()", null);
                 return Mono.empty();
@@ -257,6 +258,13 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
                 ? Mono.error(TransactionPoolingException.session(
                         words, "use " + instead + ", which is local to a transaction", scope.label()))
                 : through(words, driver));
+    }
+
+    private void requireOpen(String call, ContextView subscriber) {
+        ScopeClosedException closed = scope.refusal(call, subscriber);
+        if (closed != null) {
+            throw closed;
+        }
     }
 
     private Mono<Void> through(String words, Supplier<? extends Publisher<Void>> driver) {

@@ -82,7 +82,7 @@ final class ScopedStatement implements Statement {
 
     @Override
     public Publisher<? extends Result> execute() {
-        scope.requireOpen();
+        scope.requireOpenFor(sql);
         Publisher<? extends Result> driver = delegate.execute();
         Cursors cursors = scope.dialect().cursors();
         boolean pages = fetchSize > 0 && !hasManyBindings && !returnsGeneratedValues;

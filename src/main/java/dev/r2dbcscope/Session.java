@@ -128,6 +128,12 @@ final class Session {
         this.scope = owner;
     }
 
+    /** The scope that ends it. */
+    @Nullable
+    Scope owner() {
+        return scope;
+    }
+
     // opening, which is the work of the entry ------------------------------------------------------------------------
 
     Entry entry() {

@@ -32,7 +32,7 @@ final class SessionReport {
 
     SessionReport(Session session) {
         this.session = session;
-        this.listeners = session.options().listeners();
+        this.listeners = session.root().withItsListeners(session.options().listeners());
     }
 
     long id() {
@@ -118,6 +118,10 @@ final class SessionReport {
     void hookFailed(Throwable error) {
         LOG.warn("A hook of the scope failed; what the scope did is not affected [{}]", label(), error);
         tell(scope -> new ScopeEvent.HookFailed(scope, error));
+    }
+
+    void usedAfterEnd(String call, ScopeClosedException error) {
+        tell(scope -> new ScopeEvent.UsedAfterEnd(scope, call, error));
     }
 
     /** The last that this session tells: what comes after it is told by the session of the next attempt. */

@@ -11,6 +11,7 @@ import java.lang.reflect.InvocationTargetException;
 import java.net.URL;
 import java.net.URLClassLoader;
 import java.time.Duration;
+import java.util.OptionalInt;
 import java.util.function.Function;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -45,6 +46,28 @@ class PoolCapacityTest {
         assertThat(pool.capacity()).isEqualTo(7);
         assertThat(pool).isEqualTo(Pool.of(seven.pool)).hasSameHashCodeAs(Pool.of(seven.pool));
         assertThat(pool).isNotEqualTo(Pool.of(boundless.pool));
+    }
+
+    @Test
+    void tellsHowManyConnectionsAreOut() {
+        ConnectionFactory outermost = ConnectionScopes.of(seven.pool).connectionFactory();
+        assertThat(PoolCapacity.inUse(outermost)).hasValue(0);
+
+        Connection connection = seven.borrow();
+        assertThat(PoolCapacity.inUse(outermost)).hasValue(1);
+        assertThat(new ConnectionPoolCapacity().connectionsInUse(boundless.pool))
+                .hasValue(0);
+
+        ScriptedPool.giveBack(connection);
+        assertThat(PoolCapacity.inUse(outermost)).hasValue(0);
+        assertThat(PoolCapacity.inUse(seven.database)).isEmpty();
+    }
+
+    @Test
+    void isUnknownOfPoolsThatDoNotTell() {
+        PoolCapacity simple = factory -> OptionalInt.of(1);
+
+        assertThat(simple.connectionsInUse(seven.database)).isEmpty();
     }
 
     @Test

@@ -26,4 +26,13 @@ public final class ConnectionPoolCapacity implements PoolCapacity {
         int maximum = pool.getMetrics().map(PoolMetrics::getMaxAllocatedSize).orElse(Integer.MAX_VALUE);
         return maximum == Integer.MAX_VALUE ? OptionalInt.empty() : OptionalInt.of(maximum);
     }
+
+    @Override
+    public OptionalInt connectionsInUse(ConnectionFactory factory) {
+        return factory instanceof ConnectionPool pool
+                ? pool.getMetrics()
+                        .map(metrics -> OptionalInt.of(metrics.acquiredSize()))
+                        .orElse(OptionalInt.empty())
+                : OptionalInt.empty();
+    }
 }
