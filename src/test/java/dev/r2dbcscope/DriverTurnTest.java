@@ -226,6 +226,7 @@ class DriverTurnTest {
 
     @Test
     @Tag("race")
+    @Tag("race")
     void aCancelThatMeetsTheEndOfTheWorkLosesNeither() {
         for (int i = 0; i < RACES; i++) {
             ProbeConnectionFactory raced = ProbeConnectionFactory.of();

@@ -1,0 +1,66 @@
+package dev.r2dbcscope;
+
+import io.r2dbc.spi.Connection;
+import org.jspecify.annotations.Nullable;
+import org.reactivestreams.Publisher;
+import reactor.core.publisher.Mono;
+
+/** What a {@link NotingDriver} can do beyond the R2DBC SPI: what was scripted. */
+public final class NotingDialect implements Dialect {
+
+    @Override
+    public boolean supports(Connection connection) {
+        return connection instanceof NotingDriver.NotingConnection noting
+                && noting.driver().isMoreThanTheSpi();
+    }
+
+    private static @Nullable Mono<Void> scripted(Connection connection, String what) {
+        return ((NotingDriver.NotingConnection) connection).driver().scripted(what);
+    }
+
+    @Override
+    public @Nullable Publisher<Void> resetTimeouts(Connection connection) {
+        return scripted(connection, "reset timeouts");
+    }
+
+    @Override
+    public @Nullable Publisher<?> afterCancelledFetch(Connection connection) {
+        return scripted(connection, "after cancelled fetch");
+    }
+
+    @Override
+    public @Nullable Publisher<Void> cancelRunning(Connection connection) {
+        return scripted(connection, "cancel");
+    }
+
+    /** It has none that could read anything, so that what has a fetch size is executed as the driver does it. */
+    @Override
+    public Cursors cursors() {
+        return new Cursors() {
+            @Override
+            public boolean canRead(String sql, boolean holdable) {
+                return false;
+            }
+
+            @Override
+            public String open(Connection connection, String name, String sql, boolean holdable) {
+                throw new UnsupportedOperationException();
+            }
+
+            @Override
+            public String fetch(String name, int rows) {
+                throw new UnsupportedOperationException();
+            }
+
+            @Override
+            public String close(String name) {
+                throw new UnsupportedOperationException();
+            }
+
+            @Override
+            public String closeAll() {
+                throw new UnsupportedOperationException();
+            }
+        };
+    }
+}
