@@ -175,10 +175,12 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
         onError(error);
     }
 
-    /** Ends the body from outside, unless it knows already. */
+    /** Ends the body from outside, unless it has ended: then nobody can be told. */
     void failUnlessEnded(Throwable error) {
         if (!cancelled && !terminated.get()) {
             fail(error);
+        } else {
+            Operators.onErrorDropped(error, context);
         }
     }
 

@@ -245,7 +245,7 @@ final class CursorRead<T> implements Subscription {
                 actual.onComplete();
             }
         } catch (Throwable e) {
-            Operators.onErrorDropped(e, context);
+            query.scope().subscriberThrew(e);
         }
     }
 

@@ -494,7 +494,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
                 actual.onComplete();
             }
         } catch (Throwable e) {
-            Operators.onErrorDropped(e, currentContext());
+            scope.subscriberThrew(e);
         }
     }
 }

@@ -440,7 +440,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
                 subscriber.onComplete();
             }
         } catch (Throwable e) {
-            Operators.onErrorDropped(e, context);
+            exchange.scope().subscriberThrew(e);
         }
     }
 

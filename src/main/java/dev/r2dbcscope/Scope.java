@@ -5,7 +5,9 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
 import reactor.core.scheduler.Schedulers;
+import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
 /**
@@ -172,7 +174,7 @@ final class Scope {
     }
 
     private Mono<Void> end(ScopeOutcome outcome, @Nullable Throwable error) {
-        pipeline = ignored -> {};
+        pipeline = late -> Operators.onErrorDropped(late, Context.of(context));
         limited = ignored -> {};
         boolean kept = outcome == ScopeOutcome.CANCELLED && keptOnCancel;
         if (!owner && transactional && outcome != ScopeOutcome.COMPLETED && !kept) {
