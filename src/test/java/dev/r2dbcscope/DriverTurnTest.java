@@ -226,7 +226,6 @@ class DriverTurnTest {
 
     @Test
     @Tag("race")
-    @Tag("race")
     void aCancelThatMeetsTheEndOfTheWorkLosesNeither() {
         for (int i = 0; i < RACES; i++) {
             ProbeConnectionFactory raced = ProbeConnectionFactory.of();

@@ -151,7 +151,7 @@ class OnCancelCommitTest {
 
             cancelled(c -> Flux.never());
 
-            assertThat(witness.droppedErrors()).hasSize(1);
+            assertThat(witness.droppedErrors()).containsExactly(failure);
             witness.droppedErrors().clear();
             assertThat(events)
                     .filteredOn(ScopeEvent.Released.class::isInstance)

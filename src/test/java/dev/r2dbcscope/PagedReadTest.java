@@ -102,12 +102,7 @@ class PagedReadTest {
     }
 
     private static Probe<Integer> read(Connection connection, Probe<Integer> probe) {
-        return subscribe(rowsOf(query(connection)), probe);
-    }
-
-    /** The rows, of which no more are asked for than the subscriber asks for. */
-    private static Flux<Integer> rowsOf(Statement statement) {
-        return Flux.from(statement.execute()).concatMap(result -> result.map(row -> row.get(0, Integer.class)), 0);
+        return subscribe(Rows.onDemand(query(connection)), probe);
     }
 
     private static List<Integer> upTo(int count) {
@@ -562,7 +557,7 @@ class PagedReadTest {
             Connection connection = inTransaction();
             Flux<Integer> inside = scopes.transactions(Propagation.NESTED)
                     .inTransactionMany(s -> Flux.deferContextual(context -> {
-                        rowsOf(query(s)).contextWrite(context).subscribe(rows);
+                        Rows.onDemand(query(s)).contextWrite(context).subscribe(rows);
                         return Flux.just(1);
                     }));
             subscribe(onOf(connection, inside), Probe.unbounded()).awaitEnd();
@@ -578,7 +573,7 @@ class PagedReadTest {
             Connection connection = inTransaction();
             Flux<Integer> inside = scopes.transactions(Propagation.NESTED)
                     .inTransactionMany(s -> Flux.deferContextual(context -> {
-                        rowsOf(query(s)).contextWrite(context).subscribe(rows);
+                        Rows.onDemand(query(s)).contextWrite(context).subscribe(rows);
                         return CurrentScope.get()
                                 .doOnNext(CurrentScope::setRollbackOnly)
                                 .thenMany(Flux.just(1));

@@ -19,6 +19,12 @@ public final class Rows {
                 .flatMap(result -> result.map((row, metadata) -> row.get(0, Integer.class)));
     }
 
+    /** The same, of which no more are asked for than the subscriber asks for. */
+    static Flux<Integer> onDemand(Statement statement) {
+        return Flux.from(statement.execute())
+                .concatMap(result -> result.map((row, metadata) -> row.get(0, Integer.class)), 0);
+    }
+
     /** The number of rows that a statement changed. */
     public static Flux<Long> update(Statement statement) {
         return Flux.from(statement.execute()).flatMap(result -> result.getRowsUpdated());
