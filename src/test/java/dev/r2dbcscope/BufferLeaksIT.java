@@ -2,25 +2,16 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import ch.qos.logback.classic.Logger;
-import ch.qos.logback.classic.spi.ILoggingEvent;
-import ch.qos.logback.core.AppenderBase;
 import dev.r2dbcscope.postgresql.CopyException;
 import dev.r2dbcscope.postgresql.CopyIn;
 import dev.r2dbcscope.postgresql.CopyType;
-import io.netty.buffer.ByteBuf;
-import io.netty.buffer.ByteBufAllocator;
-import io.netty.util.ResourceLeakDetector;
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Result;
 import java.time.Duration;
-import java.util.List;
-import java.util.concurrent.CopyOnWriteArrayList;
 import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
-import org.slf4j.LoggerFactory;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Sinks;
@@ -32,54 +23,17 @@ import reactor.core.publisher.Sinks;
 class BufferLeaksIT {
 
     private static final Duration BOUND = Duration.ofSeconds(60);
-    private static final String STAGED = "staged by the test";
     private static final int TIMES = 15;
 
     private final ConnectionPool pool = Postgres.pool(1);
     private final ConnectionScopes scopes = ConnectionScopes.of(pool);
-    private final List<String> leaks = new CopyOnWriteArrayList<>();
-    private final ResourceLeakDetector.Level before = ResourceLeakDetector.getLevel();
-    private final Logger logger = (Logger) LoggerFactory.getLogger(ResourceLeakDetector.class);
-    private final AppenderBase<ILoggingEvent> appender = new AppenderBase<>() {
-        @Override
-        protected void append(ILoggingEvent event) {
-            leaks.add(event.getFormattedMessage());
-        }
-    };
 
-    @BeforeEach
-    void watch() {
-        ResourceLeakDetector.setLevel(ResourceLeakDetector.Level.PARANOID);
-        logger.setAdditive(false);
-        appender.start();
-        logger.addAppender(appender);
-    }
+    @RegisterExtension
+    final LostBuffers lost = new LostBuffers();
 
     @AfterEach
-    void stopWatching() {
-        logger.detachAppender(appender);
-        logger.setAdditive(true);
-        ResourceLeakDetector.setLevel(before);
+    void close() {
         pool.disposeLater().block(BOUND);
-    }
-
-    /** Loses a buffer on purpose, and waits until that is reported: what was lost before is reported as well then. */
-    private List<String> leaks() {
-        stage();
-        long deadline = System.nanoTime() + BOUND.toNanos();
-        while (leaks.stream().noneMatch(leak -> leak.contains(STAGED)) && System.nanoTime() < deadline) {
-            System.gc();
-            ByteBufAllocator.DEFAULT.buffer(16).release();
-        }
-        assertThat(leaks).as("the detection works").anyMatch(leak -> leak.contains(STAGED));
-        System.gc();
-        ByteBufAllocator.DEFAULT.buffer(16).release();
-        return leaks.stream().filter(leak -> !leak.contains(STAGED)).toList();
-    }
-
-    private static void stage() {
-        ByteBuf lost = ByteBufAllocator.DEFAULT.buffer(64);
-        lost.touch(STAGED);
     }
 
     private static Flux<? extends Result> rows(Connection connection, int rows) {
@@ -107,7 +61,7 @@ class BufferLeaksIT {
                             .then(Rows.ints(connection, "select 1").next())))
                     .blockLast(BOUND);
         }
-        assertThat(leaks()).isEmpty();
+        assertThat(lost.reports()).isEmpty();
     }
 
     @Test
@@ -128,7 +82,7 @@ class BufferLeaksIT {
                             .take(3)))
                     .blockLast(BOUND);
         }
-        assertThat(leaks()).isEmpty();
+        assertThat(lost.reports()).isEmpty();
     }
 
     @Test
@@ -151,7 +105,7 @@ class BufferLeaksIT {
                         .take(i + 1))
                 .blockLast(BOUND);
         scopes.drain(BOUND).block(BOUND);
-        assertThat(leaks()).isEmpty();
+        assertThat(lost.reports()).isEmpty();
     }
 
     @Test
@@ -171,7 +125,7 @@ class BufferLeaksIT {
                                 .concatMap(n -> Rows.ints(connection, "select 1"), 1))
                         .onErrorResume(NestedReadOverflowException.class, e -> Mono.just(-1)))
                 .blockLast(BOUND);
-        assertThat(leaks()).isEmpty();
+        assertThat(lost.reports()).isEmpty();
     }
 
     /**
@@ -212,6 +166,6 @@ class BufferLeaksIT {
                 .blockLast(BOUND);
         scopes.drain(BOUND).block(BOUND);
         assertThat(Postgres.number("select count(*) from leaks")).isEqualTo(2000L * TIMES);
-        assertThat(leaks()).isEmpty();
+        assertThat(lost.reports()).isEmpty();
     }
 }

@@ -93,7 +93,8 @@ class EventOrderTest {
     @Test
     void isOpenFailedWhenTheTransactionHasNotBegunInTimeAndTheSubscriberHasLeft() {
         VirtualTimeScheduler time = witness.virtualTime();
-        ProbeConnectionFactory database = witness.watch(ProbeConnectionFactory.of()).on("begin", Mono::never);
+        ProbeConnectionFactory database =
+                witness.watch(ProbeConnectionFactory.of()).on("begin", Mono::never);
         Probe<Integer> probe = Probe.unbounded();
 
         listened(database, Duration.ZERO)
@@ -103,8 +104,7 @@ class EventOrderTest {
         time.advanceTimeBy(Duration.ofSeconds(31));
 
         assertThat(events)
-                .containsExactly(
-                        ScopeEvent.Waiting.class, ScopeEvent.OpenFailed.class, ScopeEvent.ReleaseFailed.class);
+                .containsExactly(ScopeEvent.Waiting.class, ScopeEvent.OpenFailed.class, ScopeEvent.ReleaseFailed.class);
     }
 
     @Test

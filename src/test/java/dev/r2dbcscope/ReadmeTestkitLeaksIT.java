@@ -30,8 +30,8 @@ class ReadmeTestkitLeaksIT {
 
     @Test
     void findsAnOrder() {
-        Mono<Integer> found =
-                scopes.withConnection(connection -> Rows.ints(connection, "select 1").next());
+        Mono<Integer> found = scopes.withConnection(
+                connection -> Rows.ints(connection, "select 1").next());
 
         assertThat(found.block()).isEqualTo(1);
     } // fails here if anything is still held, or was used after its end

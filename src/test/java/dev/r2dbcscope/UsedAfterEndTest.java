@@ -142,8 +142,7 @@ class UsedAfterEndTest {
 
     @Test
     void isToldOfATransactionalHandleToo() {
-        Connection connection =
-                scopes.inTransaction(Mono::just).blockOptional().orElseThrow();
+        Connection connection = scopes.inTransaction(Mono::just).blockOptional().orElseThrow();
 
         assertTold("COMMIT", failure(connection.commitTransaction()));
     }
@@ -230,8 +229,8 @@ class UsedAfterEndTest {
 
     @Test
     void isNotToldWhereTheConnectionCouldNotBeOpened() {
-        ProbeConnectionFactory broken = ProbeConnectionFactory.of()
-                .on("create", () -> Mono.error(new IllegalStateException("no database")));
+        ProbeConnectionFactory broken =
+                ProbeConnectionFactory.of().on("create", () -> Mono.error(new IllegalStateException("no database")));
         ConnectionScopes none = ConnectionScopes.of(broken).with(scopes.options());
 
         Mono<Connection> wanted = Mono.from(none.connectionFactory().create());

@@ -115,10 +115,9 @@ class LeakAssertionsIT {
 
     @Test
     void isNoneOfTheScopesBusiness() {
-        assertThat(scopes.inTransactionMany(c -> Flux.from(
-                                        c.createStatement("select i from generate_series(1, 1000) i")
-                                                .fetchSize(100)
-                                                .execute())
+        assertThat(scopes.inTransactionMany(c -> Flux.from(c.createStatement("select i from generate_series(1, 1000) i")
+                                        .fetchSize(100)
+                                        .execute())
                                 .concatMap(result -> result.map((row, metadata) -> row.get(0, Integer.class)))
                                 .concatMap(i -> ints(c, "select " + i)))
                         .count()
@@ -127,7 +126,9 @@ class LeakAssertionsIT {
         scopes.inTransactionMany(c -> ints(c, "select i from generate_series(1, 100000) i"))
                 .take(1)
                 .blockLast(LONG);
-        scopes.withConnectionMany(c -> ints(c, "select 1 from pg_sleep(30)")).subscribe().dispose();
+        scopes.withConnectionMany(c -> ints(c, "select 1 from pg_sleep(30)"))
+                .subscribe()
+                .dispose();
     }
 
     @Test
@@ -136,8 +137,8 @@ class LeakAssertionsIT {
         Mono<Integer> tooMany = scopes.inTransaction(c -> separate(separate(Mono.just(1))));
 
         assertThatThrownBy(() -> tooMany.block(LONG)).isInstanceOf(NestedAcquireDeadlockException.class);
-        assertThat(scopes.withConnection(c -> Mono.just(
-                                Objects.requireNonNull(((Wrapped<?>) c).unwrap(PostgresqlConnection.class))))
+        assertThat(scopes.withConnection(c ->
+                                Mono.just(Objects.requireNonNull(((Wrapped<?>) c).unwrap(PostgresqlConnection.class))))
                         .block(LONG))
                 .isNotNull();
         assertThat(scopes.withConnection(c -> CurrentScope.get().map(CurrentScope::name))

@@ -42,9 +42,8 @@ class LeakAssertionsTest {
             ConnectionScopes.of(connections).with(ScopeOptions.defaults().withName("orders"));
 
     private String leak() {
-        return Objects.requireNonNull(
-                catchThrowableOfType(AssertionError.class, () -> leaks.assertNothingHeld(AT_ONCE))
-                        .getMessage());
+        return Objects.requireNonNull(catchThrowableOfType(AssertionError.class, () -> leaks.assertNothingHeld(AT_ONCE))
+                .getMessage());
     }
 
     private static Connection taken(ConnectionFactory factory) {
@@ -64,8 +63,7 @@ class LeakAssertionsTest {
         scopes.withConnectionMany(c -> Flux.never()).subscribe().dispose();
         Mono.usingWhen(connections.create(), c -> ints(c, "select 1").next(), Connection::close)
                 .block();
-        scopes.withConnection(
-                        c -> scopes.transactions(Propagation.REQUIRES_NEW).inTransaction(own -> Mono.just(1)))
+        scopes.withConnection(c -> scopes.transactions(Propagation.REQUIRES_NEW).inTransaction(own -> Mono.just(1)))
                 .block();
         probe.on("create", () -> Mono.error(new IllegalStateException()));
         scopes.withConnection(c -> Mono.empty()).onErrorComplete().block();
@@ -82,8 +80,8 @@ class LeakAssertionsTest {
         scopes.inTransactionMany(c -> Flux.never()).subscribe().dispose();
         assertThat(leaks.held()).hasSize(1);
 
-        Disposable later = Schedulers.parallel()
-                .schedule(hold::release, 50, java.util.concurrent.TimeUnit.MILLISECONDS);
+        Disposable later =
+                Schedulers.parallel().schedule(hold::release, 50, java.util.concurrent.TimeUnit.MILLISECONDS);
 
         leaks.assertNothingHeld();
         assertThat(later.isDisposed()).isTrue();
@@ -234,8 +232,8 @@ class LeakAssertionsTest {
     @Test
     void namesScopesOfAFactoryThatIsNotWatchedItself() {
         LeakAssertions others = LeakAssertions.of();
-        ConnectionScopes watched = others.watch(ConnectionScopes.of(probe)
-                .with(ScopeOptions.defaults().withName("exports")));
+        ConnectionScopes watched = others.watch(
+                ConnectionScopes.of(probe).with(ScopeOptions.defaults().withName("exports")));
         probe.on("select 1", Flux::never);
         watched.withConnectionMany(c -> ints(c, "select 1")).subscribe();
 
@@ -261,9 +259,10 @@ class LeakAssertionsTest {
 
     @Test
     void findsAUseOfAHandleAfterItsScopeEvenIfTheErrorWasSwallowed() {
-        Connection escaped =
-                scopes.withConnection(Mono::just).blockOptional().orElseThrow();
-        Mono.fromRunnable(() -> escaped.createStatement("insert")).onErrorComplete().block();
+        Connection escaped = scopes.withConnection(Mono::just).blockOptional().orElseThrow();
+        Mono.fromRunnable(() -> escaped.createStatement("insert"))
+                .onErrorComplete()
+                .block();
 
         assertThat(leak())
                 .startsWith("1 leak:\n  1. scope 'orders' assembled at " + HERE)
@@ -273,10 +272,8 @@ class LeakAssertionsTest {
 
     @Test
     void findsAUseOnceThoughItHearsOfItTwice() {
-        Connection escaped = leaks.watch(scopes)
-                .withConnection(Mono::just)
-                .blockOptional()
-                .orElseThrow();
+        Connection escaped =
+                leaks.watch(scopes).withConnection(Mono::just).blockOptional().orElseThrow();
         assertThatThrownBy(() -> escaped.createStatement("insert")).isInstanceOf(ScopeClosedException.class);
 
         assertThat(leak()).startsWith("1 leak:");

@@ -94,9 +94,8 @@ class LeakExtensionTest {
         @Test
         @Order(3)
         void leaksAScope() {
-            scopes.withConnectionMany(
-                            c -> Flux.from(c.createStatement("select 1").execute())
-                                    .flatMap(result -> result.map(row -> 1)))
+            scopes.withConnectionMany(c ->
+                            Flux.from(c.createStatement("select 1").execute()).flatMap(result -> result.map(row -> 1)))
                     .subscribe();
         }
 
@@ -180,7 +179,9 @@ class LeakExtensionTest {
 
         static final ConnectionFactory connections = leaks.watch(ProbeConnectionFactory.of());
         static @Nullable Connection forAll;
-        @Nullable Connection forEach;
+
+        @Nullable
+        Connection forEach;
 
         @BeforeAll
         static void takeForAll() {

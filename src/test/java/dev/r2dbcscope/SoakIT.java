@@ -1,0 +1,162 @@
+package dev.r2dbcscope;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.r2dbc.spi.R2dbcException;
+import java.lang.management.ManagementFactory;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Random;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.Collectors;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
+
+/** 32 workers on a pool of 8 do everything at random: nothing is held at the end, and nothing has grown. */
+class SoakIT {
+
+    private static final int WORKERS = 32;
+    private static final int POOL = 8;
+    private static final Duration PATIENCE = Duration.ofMinutes(5);
+
+    /** What the heap may grow by after the first quarter: code that is compiled late, caches of the driver and the pool. */
+    private static final long TOLERANCE = 24L << 20;
+
+    @RegisterExtension
+    final LostBuffers lost = new LostBuffers();
+
+    private final WatchedPool pool = WatchedPool.of(POOL);
+    private final SoakWork work = new SoakWork(
+            pool.scopes.with(ScopeOptions.defaults().withName("plain").withAcquireTimeout(PATIENCE)));
+    private final AtomicLong pieces = new AtomicLong();
+    private final Set<String> surprises = ConcurrentHashMap.newKeySet();
+
+    @BeforeEach
+    void createTables() {
+        SoakWork.createTables();
+    }
+
+    @AfterEach
+    void close() {
+        pool.close();
+        Postgres.execute("drop table soak, soak_other");
+    }
+
+    @Test
+    void staysTheSame() {
+        soak(Duration.ofSeconds(Integer.getInteger("soak.seconds", 20)), 4);
+    }
+
+    @Test
+    @Tag("soak")
+    void staysTheSameForTenMinutes() {
+        soak(Duration.ofMinutes(10), 20);
+    }
+
+    private void soak(Duration time, int parts) {
+        List<Long> heap = new ArrayList<>();
+        List<Integer> threads = new ArrayList<>();
+        for (int part = 0; part < parts; part++) {
+            work(time.dividedBy(parts), part);
+            pool.assertWhole();
+            heap.add(usedHeap());
+            threads.add(threads());
+        }
+        System.out.printf(
+                "soak: %,d pieces of work, %,d rows, %d errors of unexpected kinds; heap in use %s kB, threads %s%n",
+                pieces.get(),
+                work.rows(),
+                surprises.size(),
+                heap.stream().map(used -> used >> 10).toList(),
+                threads);
+        assertThat(surprises).isEmpty();
+        assertDurable();
+        int warm = parts / 4;
+        assertThat(heap.get(parts - 1)).isLessThan(heap.get(warm) + TOLERANCE);
+        assertThat(threads.get(parts - 1)).isLessThanOrEqualTo(threads.get(warm));
+        assertThat(lost.reports()).isEmpty();
+    }
+
+    /** Each worker begins a next piece as soon as its last one has ended, until the time is over. */
+    private void work(Duration time, int part) {
+        long end = System.nanoTime() + time.toNanos();
+        Flux.range(0, WORKERS)
+                .flatMap(
+                        worker -> {
+                            Random random = new Random(1000L * part + worker);
+                            return Mono.defer(() -> one(random))
+                                    .repeat(() -> System.nanoTime() < end)
+                                    .then()
+                                    .subscribeOn(Schedulers.parallel());
+                        },
+                        WORKERS)
+                .then()
+                .block(time.plus(PATIENCE));
+    }
+
+    private Mono<Void> one(Random random) {
+        return work.piece(random)
+                .onErrorResume(error -> {
+                    if (!isExpected(error)) {
+                        surprises.add(error.toString());
+                    }
+                    return Mono.empty();
+                })
+                .then()
+                .doFinally(end -> pieces.incrementAndGet());
+    }
+
+    /** What the code throws, what comes of killed backends, of conflicts, and of transactions that want two connections. */
+    private static boolean isExpected(Throwable error) {
+        if (error instanceof SoakWork.UsersError || error instanceof NestedAcquireDeadlockException) {
+            return true;
+        }
+        String state = error instanceof R2dbcException database ? database.getSqlState() : null;
+        return state != null && (state.equals("57P01") || state.startsWith("40"));
+    }
+
+    private void assertDurable() {
+        Set<Integer> there =
+                pool.borrow(c -> Rows.ints(c, "select id from soak")).stream().collect(Collectors.toSet());
+        assertThat(there.size()).isPositive();
+        for (int row = 0; row < work.rows(); row++) {
+            if (there.contains(row)) {
+                assertThat(work.mayBeThere(row))
+                        .as("row %d was rolled back", row)
+                        .isTrue();
+            } else {
+                assertThat(work.mustBeThere(row))
+                        .as("row %d was committed", row)
+                        .isFalse();
+            }
+        }
+        assertThat(there).doesNotContain(-1);
+    }
+
+    private static long usedHeap() {
+        long least = Long.MAX_VALUE;
+        for (int i = 0; i < 3; i++) {
+            System.gc();
+            least = Math.min(
+                    least,
+                    ManagementFactory.getMemoryMXBean().getHeapMemoryUsage().getUsed());
+        }
+        return least;
+    }
+
+    /** Those of Reactor's elastic pool come and go. */
+    private static int threads() {
+        return (int) Thread.getAllStackTraces().keySet().stream()
+                .filter(thread -> !thread.getName().startsWith("boundedElastic"))
+                .count();
+    }
+}

@@ -1,0 +1,249 @@
+package dev.r2dbcscope;
+
+import dev.r2dbcscope.postgresql.AdvisoryLock;
+import dev.r2dbcscope.postgresql.CopyIn;
+import dev.r2dbcscope.postgresql.CopyType;
+import dev.r2dbcscope.postgresql.OnConflict;
+import dev.r2dbcscope.postgresql.UnnestWriter;
+import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.IsolationLevel;
+import io.r2dbc.spi.Result;
+import java.time.Duration;
+import java.util.BitSet;
+import java.util.List;
+import java.util.Random;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Function;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
+
+/**
+ * All that an application does with scopes, each piece chosen at random, and what must be durable of it: every transaction
+ * writes rows with numbers of its own, and its scope tells what became of it.
+ */
+final class SoakWork implements ScopeListener {
+
+    /** What the code of a piece of work throws itself. */
+    static final class UsersError extends RuntimeException {
+        private static final long serialVersionUID = 1L;
+
+        UsersError() {
+            super("the user's own", null, false, false);
+        }
+    }
+
+    private static final String NAME = "soak ";
+
+    private final ConnectionScopes pool;
+    private final AtomicInteger rows = new AtomicInteger();
+    private final BitSet committed = new BitSet();
+    private final BitSet undecided = new BitSet();
+    private final List<Function<Random, Flux<?>>> pieces = List.of(
+            this::nestedQueries,
+            this::pages,
+            this::unreadResults,
+            this::slowStatement,
+            this::transaction,
+            this::transaction,
+            this::savepoints,
+            this::secondConnection,
+            this::operators,
+            this::retried,
+            this::copy,
+            this::upsert,
+            this::lock,
+            this::settings,
+            this::death);
+
+    SoakWork(ConnectionScopes pool) {
+        this.pool = pool;
+    }
+
+    static void createTables() {
+        Postgres.execute("drop table if exists soak, soak_other; create table soak (id int primary key);"
+                + " create table soak_other (id int primary key, n int);"
+                + " insert into soak_other select i, 0 from generate_series(1, 20) i");
+    }
+
+    /** One piece of work that may end well, fail, or be left by its subscriber. */
+    Flux<?> piece(Random random) {
+        Flux<?> piece = pieces.get(random.nextInt(pieces.size())).apply(random);
+        return switch (random.nextInt(6)) {
+            case 0 -> piece.takeUntilOther(Mono.delay(Duration.ofNanos(random.nextInt(10_000_000))));
+            case 1 -> piece.take(1 + random.nextInt(3));
+            case 2 -> piece.limitRate(1 + random.nextInt(8));
+            case 3 -> piece.publishOn(Schedulers.parallel());
+            default -> piece;
+        };
+    }
+
+    /** Called for the scope that ends a transaction, whose name lists the rows that it writes. */
+    @Override
+    public void onEvent(ScopeEvent event) {
+        if (event instanceof ScopeEvent.Released released
+                && released.scope().name().startsWith(NAME)) {
+            int row = Integer.parseInt(released.scope().name().substring(NAME.length()));
+            if (released.transaction() == TransactionOutcome.COMMITTED) {
+                mark(committed, row);
+            } else if (released.transaction() != TransactionOutcome.ROLLED_BACK) {
+                mark(undecided, row);
+            }
+        }
+    }
+
+    private static void mark(BitSet set, int row) {
+        synchronized (set) {
+            set.set(row);
+        }
+    }
+
+    boolean mustBeThere(int row) {
+        synchronized (committed) {
+            return committed.get(row);
+        }
+    }
+
+    boolean mayBeThere(int row) {
+        synchronized (undecided) {
+            return mustBeThere(row) || undecided.get(row);
+        }
+    }
+
+    int rows() {
+        return rows.get();
+    }
+
+    private ConnectionScopes named(int row, TransactionOptions options) {
+        return pool.with(ScopeOptions.defaults()
+                        .withName(NAME + row)
+                        .withAcquireTimeout(Duration.ofMinutes(5))
+                        .withListener(this))
+                .transactions(options);
+    }
+
+    private static Flux<Long> insert(Connection connection, int row) {
+        return Rows.update(
+                connection.createStatement("insert into soak values ($1)").bind(0, row));
+    }
+
+    private Flux<?> nestedQueries(Random random) {
+        int outer = 1 + random.nextInt(400);
+        return pool.withConnectionMany(c -> Rows.ints(c, "select generate_series(1, " + outer + ")")
+                .flatMap(n -> Rows.ints(c, "select " + n), 1 + random.nextInt(16)));
+    }
+
+    private Flux<?> pages(Random random) {
+        int size = 1 + random.nextInt(50);
+        return pool.inTransactionMany(c -> Rows.ints(
+                        c.createStatement("select generate_series(1, 200)").fetchSize(size))
+                .concatMap(n -> n % 20 == 0 ? Rows.ints(c, "select " + n) : Mono.just(n)));
+    }
+
+    private Flux<?> unreadResults(Random random) {
+        return pool.withConnectionMany(c -> Flux.from(
+                        c.createStatement("select generate_series(1, 600)").execute())
+                .map(Result::hashCode)
+                .concatWith(Rows.ints(c, "select 1")));
+    }
+
+    private Flux<?> slowStatement(Random random) {
+        return pool.withConnectionMany(c -> Rows.ints(c, "select 1 from pg_sleep(20)"))
+                .takeUntilOther(Mono.delay(Duration.ofMillis(random.nextInt(40))));
+    }
+
+    private Flux<?> transaction(Random random) {
+        int row = rows.getAndIncrement();
+        OnCancel onCancel = OnCancel.values()[random.nextInt(OnCancel.values().length)];
+        boolean fails = random.nextInt(4) == 0;
+        TransactionOptions options = TransactionOptions.defaults().withOnCancel(onCancel);
+        return named(row, random.nextBoolean() ? options : options.withEmitAfterCommit(100))
+                .inTransactionMany(c -> Rows.ints(c, "select 1")
+                        .concatWith(insert(c, row).map(Long::intValue))
+                        .concatWith(fails ? Flux.error(new UsersError()) : Rows.ints(c, "select 2")));
+    }
+
+    private Flux<?> savepoints(Random random) {
+        int row = rows.getAndIncrement();
+        ConnectionScopes part = pool.transactions(Propagation.NESTED);
+        return named(row, TransactionOptions.defaults())
+                .inTransactionMany(c -> Flux.range(0, 3)
+                        .flatMap(i -> part.inTransaction(savepoint -> Rows.update(c, "insert into soak values (-1)")
+                                        .then(Mono.<Integer>error(new UsersError())))
+                                .onErrorReturn(UsersError.class, i))
+                        .concatWith(insert(c, row).map(Long::intValue)));
+    }
+
+    private Flux<?> secondConnection(Random random) {
+        int row = rows.getAndIncrement();
+        int other = rows.getAndIncrement();
+        return named(row, TransactionOptions.defaults())
+                .inTransactionMany(c -> insert(c, row)
+                        .concatWith(
+                                named(other, TransactionOptions.defaults().withPropagation(Propagation.REQUIRES_NEW))
+                                        .inTransactionMany(own -> insert(own, other)))
+                        .concatWith(random.nextBoolean() ? Flux.error(new UsersError()) : Flux.empty()));
+    }
+
+    private Flux<?> operators(Random random) {
+        int row = rows.getAndIncrement();
+        Mono<Integer> one = Mono.usingWhen(
+                pool.connectionFactory().create(), c -> Rows.ints(c, "select 1").next(), Connection::close);
+        return Mono.zip(one, one, one)
+                .flatMapMany(all ->
+                        Flux.usingWhen(pool.connectionFactory().create(), c -> insert(c, row), Connection::close))
+                .as(named(row, TransactionOptions.defaults())::transactional);
+    }
+
+    private Flux<?> retried(Random random) {
+        int row = rows.getAndIncrement();
+        int account = 1 + random.nextInt(3);
+        return named(
+                        row,
+                        TransactionOptions.defaults()
+                                .withIsolation(IsolationLevel.SERIALIZABLE)
+                                .withRetry(RetryPolicy.serialization(3)))
+                .inTransaction(c -> Rows.update(c, "update soak_other set n = n + 1 where id = " + account)
+                        .then(insert(c, row).next()))
+                .flux();
+    }
+
+    private Flux<?> copy(Random random) {
+        int row = rows.getAndIncrement();
+        CopyIn<Integer> copy = CopyIn.<Integer>into("soak").column("id", CopyType.INTEGER, id -> id);
+        return named(row, TransactionOptions.defaults())
+                .inTransaction(c -> copy.write(
+                        c,
+                        Flux.just(row)
+                                .concatWith(random.nextInt(4) == 0 ? Flux.error(new UsersError()) : Flux.empty())))
+                .flux();
+    }
+
+    private Flux<?> upsert(Random random) {
+        int from = 100 + random.nextInt(1000);
+        UnnestWriter<Integer> writer = UnnestWriter.<Integer>into("soak_other")
+                .column("id", "int", id -> id)
+                .withOnConflict(OnConflict.doNothing("id"));
+        return writer.write(pool, Flux.range(from, 200)).flux();
+    }
+
+    private Flux<?> lock(Random random) {
+        return AdvisoryLock.of(random.nextInt(4))
+                .during(pool, c -> Rows.ints(c, "select 1").next())
+                .flux();
+    }
+
+    private Flux<?> settings(Random random) {
+        return pool.with(ScopeOptions.defaults()
+                        .withAcquireTimeout(Duration.ofMinutes(5))
+                        .withStatementTimeout(Duration.ofSeconds(30))
+                        .withSettings(SessionSettings.none().with("app.tenant", "t" + random.nextInt(100))))
+                .withConnectionMany(c -> Rows.ints(c, "select length(current_setting('app.tenant'))"));
+    }
+
+    private Flux<?> death(Random random) {
+        return random.nextInt(10) > 0
+                ? nestedQueries(random)
+                : pool.inTransactionMany(c -> Rows.ints(c, "select pg_terminate_backend(pg_backend_pid())::int"));
+    }
+}
