@@ -1,7 +1,8 @@
 package dev.r2dbcscope.testkit;
 
+import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
+import java.util.function.Consumer;
 import reactor.core.publisher.Flux;
-import reactor.core.publisher.SignalType;
 
 /**
  * One call that a {@link ProbeConnectionFactory} has seen: a step of a connection's life, from its subscription to its
@@ -47,6 +48,9 @@ public final class ProbeCall {
         CANCELLED
     }
 
+    private static final AtomicReferenceFieldUpdater<ProbeCall, State> STATE =
+            AtomicReferenceFieldUpdater.newUpdater(ProbeCall.class, State.class, "state");
+
     private final long order;
     private final Kind kind;
     private final int connection;
@@ -62,21 +66,25 @@ public final class ProbeCall {
         this.thread = Thread.currentThread().getName();
     }
 
-    void end(State end) {
-        state = end;
+    /** Ends it; says whether it had not ended before. */
+    boolean end(State end) {
+        return STATE.compareAndSet(this, State.RUNNING, end);
     }
 
     <T> Flux<T> endingWith(Flux<T> step) {
-        return step.doFinally(this::end);
+        return endingWith(step, end -> {});
     }
 
-    void end(SignalType end) {
-        end(
-                switch (end) {
-                    case ON_COMPLETE -> State.COMPLETED;
-                    case CANCEL -> State.CANCELLED;
-                    default -> State.FAILED;
-                });
+    /** Ends before its subscriber hears of it, because operators like {@code flatMap} cancel what has just told them its error. */
+    <T> Flux<T> endingWith(Flux<T> step, Consumer<State> ended) {
+        Consumer<State> end = how -> {
+            if (end(how)) {
+                ended.accept(how);
+            }
+        };
+        return step.doOnComplete(() -> end.accept(State.COMPLETED))
+                .doOnError(error -> end.accept(State.FAILED))
+                .doOnCancel(() -> end.accept(State.CANCELLED));
     }
 
     /**

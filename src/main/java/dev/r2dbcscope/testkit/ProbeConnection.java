@@ -22,7 +22,6 @@ import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
-import reactor.core.publisher.SignalType;
 import reactor.core.publisher.Sinks;
 import reactor.core.scheduler.Scheduler;
 
@@ -140,11 +139,24 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
         Flux<?> answer = command == null || probe.isScripted(call.step()) ? answer(call.step()) : command.rows();
         Mono<Result> result = Mono.fromSupplier(() -> new ProbeResult(rows(call, answer, interruption, reading)));
         ProbeFault fault = probe.faultAt(call);
-        return fault.isNone()
-                ? result.flux()
-                : fault.applyTo(result.flux())
-                        .takeUntilOther(interruption.asMono())
-                        .doOnError(error -> call.end(State.FAILED));
+        if (fault.isNone()) {
+            return result.flux();
+        }
+        Flux<Result> faulty = fault.losesAnswer()
+                ? fault.applyTo(answer.then(Mono.<Result>fromRunnable(() -> transaction.executed(call.step())))
+                        .flux())
+                : fault.applyTo(result.doOnNext(made -> reading.made = true).flux());
+        return faulty.takeUntilOther(interruption.asMono())
+                .doOnComplete(() -> endedWithoutResult(State.COMPLETED, call, interruption, reading))
+                .doOnError(error -> endedWithoutResult(State.FAILED, call, interruption, reading))
+                .doOnCancel(() -> endedWithoutResult(State.CANCELLED, call, interruption, reading));
+    }
+
+    private void endedWithoutResult(State end, ProbeCall call, Sinks.Empty<Void> interruption, Reading reading) {
+        if (!reading.made) {
+            running.remove(interruption);
+            call.end(end);
+        }
     }
 
     private Flux<?> answer(String sql) {
@@ -154,16 +166,15 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
 
     private Flux<?> rows(ProbeCall call, Flux<?> answer, Sinks.Empty<Void> interruption, Reading reading) {
         Flux<?> faulty = probe.hasFaults() ? withFaults(call, answer) : answer;
-        return faulty.takeUntilOther(interruption.asMono())
-                .doOnSubscribe(subscription -> reading.begun = true)
-                .doFinally(end -> {
+        Flux<?> interruptible =
+                faulty.takeUntilOther(interruption.asMono()).doOnSubscribe(subscription -> reading.begun = true);
+        return call.endingWith(interruptible, end -> {
                     running.remove(interruption);
-                    call.end(end);
-                    if (end != SignalType.ON_ERROR) {
+                    if (end != State.FAILED) {
                         transaction.executed(call.step());
                     }
-                    reading.end();
-                });
+                })
+                .doFinally(end -> reading.end());
     }
 
     private Flux<?> withFaults(ProbeCall call, Flux<?> rows) {
@@ -176,6 +187,7 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
 
         private final ProbeTurns.Turn turn;
         private final Sinks.Empty<Result> end = Sinks.empty();
+        private volatile boolean made;
         private volatile boolean handedOut;
         private volatile boolean begun;
 

@@ -24,10 +24,16 @@ public final class ProbeFault {
 
     private final String name;
     private final Function<Flux<Object>, Flux<Object>> change;
+    private final boolean losesAnswer;
 
     private ProbeFault(String name, Function<Flux<Object>, Flux<Object>> change) {
+        this(name, change, false);
+    }
+
+    private ProbeFault(String name, Function<Flux<Object>, Flux<Object>> change, boolean losesAnswer) {
         this.name = name;
         this.change = change;
+        this.losesAnswer = losesAnswer;
     }
 
     /**
@@ -98,7 +104,7 @@ public final class ProbeFault {
      * @return the fault
      */
     public static ProbeFault failAfter(String sqlState) {
-        return new ProbeFault("fail after " + sqlState, step -> step.thenMany(Flux.error(() -> error(sqlState))));
+        return new ProbeFault("fail after " + sqlState, step -> step.thenMany(Flux.error(() -> error(sqlState))), true);
     }
 
     /**
@@ -135,6 +141,11 @@ public final class ProbeFault {
 
     boolean isNone() {
         return this == NONE;
+    }
+
+    /** Whether it has its effect, and what it answers is thrown away. */
+    boolean losesAnswer() {
+        return losesAnswer;
     }
 
     /** The step with the fault; the call's state follows it. */
