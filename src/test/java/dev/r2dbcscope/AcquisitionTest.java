@@ -243,7 +243,7 @@ class AcquisitionTest extends FormContract {
 
             assertThat(second.expectTerminalError())
                     .isInstanceOf(ScopeAcquisitionException.class)
-                    .hasMessageContaining("a connection that another live scope still holds (ScriptedConnection#1)");
+                    .hasMessageContaining("a connection that another live scope still holds (ProbeConnection#1)");
             assertThat(bodies).hasValue(0);
             assertThat(database.log()).doesNotContain("close#1");
 
