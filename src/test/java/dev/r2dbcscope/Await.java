@@ -6,11 +6,11 @@ import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 
 /** Waits for something that comes true by itself soon, and fails if it does not within a minute. */
-final class Await {
+public final class Await {
 
     private Await() {}
 
-    static void until(BooleanSupplier condition, Supplier<String> otherwise) {
+    public static void until(BooleanSupplier condition, Supplier<String> otherwise) {
         long deadline = System.nanoTime() + Duration.ofSeconds(60).toNanos();
         while (!condition.getAsBoolean()) {
             if (System.nanoTime() > deadline) {

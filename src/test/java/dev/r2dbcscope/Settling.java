@@ -8,10 +8,10 @@ import java.util.function.BooleanSupplier;
 import reactor.test.subscriber.TestSubscriber;
 
 /** What must be true once everything has come to rest, and how to wait for it. */
-final class Settling {
+public final class Settling {
 
     /** How often a race is run. */
-    static final int RACES = 20_000;
+    public static final int RACES = 20_000;
 
     private static final Duration LIMIT = Duration.ofSeconds(60);
 
@@ -29,7 +29,7 @@ final class Settling {
     }
 
     /** Nothing is held, nothing was used after its release, nothing was released twice. */
-    static void assertSettled(ConnectionScopes scopes, ProbeConnectionFactory database) {
+    public static void assertSettled(ConnectionScopes scopes, ProbeConnectionFactory database) {
         await("no scope is live", () -> scopes.live().isEmpty());
         await("no connection is open: " + database, () -> database.live() == 0);
         assertThat(database.violations()).isEmpty();

@@ -19,13 +19,13 @@ import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
 /** A real pool whose connections the server can tell apart, the scopes on it, and what became of both. */
-final class WatchedPool implements AutoCloseable {
+public final class WatchedPool implements AutoCloseable {
 
     private static final Duration LONG = Duration.ofSeconds(60);
     private static final AtomicInteger NUMBER = new AtomicInteger();
 
-    final ConnectionPool pool;
-    final ConnectionScopes scopes;
+    public final ConnectionPool pool;
+    public final ConnectionScopes scopes;
     final ConcurrentLinkedQueue<ScopeEvent> events = new ConcurrentLinkedQueue<>();
     private final String application;
     private final int size;
@@ -48,15 +48,15 @@ final class WatchedPool implements AutoCloseable {
                 .with(options.apply(ScopeOptions.defaults()).withListener(events::add));
     }
 
-    static WatchedPool of(int size) {
+    public static WatchedPool of(int size) {
         return of(size, UnaryOperator.identity());
     }
 
-    static WatchedPool of(int size, UnaryOperator<ScopeOptions> options) {
+    public static WatchedPool of(int size, UnaryOperator<ScopeOptions> options) {
         return new WatchedPool(size, UnaryOperator.identity(), options);
     }
 
-    static WatchedPool to(
+    public static WatchedPool to(
             int size,
             UnaryOperator<PostgresqlConnectionConfiguration.Builder> server,
             UnaryOperator<ScopeOptions> options) {
@@ -64,30 +64,30 @@ final class WatchedPool implements AutoCloseable {
     }
 
     /** The same scopes with other options; what happens to them is recorded too. */
-    ConnectionScopes with(UnaryOperator<ScopeOptions> options) {
+    public ConnectionScopes with(UnaryOperator<ScopeOptions> options) {
         return scopes.with(options.apply(ScopeOptions.defaults()).withListener(events::add));
     }
 
     /** The events of one kind. */
-    <E extends ScopeEvent> List<E> events(Class<E> type) {
+    public <E extends ScopeEvent> List<E> events(Class<E> type) {
         return events.stream().filter(type::isInstance).map(type::cast).toList();
     }
 
     /** How many scopes gave their connection back, or destroyed it. */
-    long destroyed() {
+    public long destroyed() {
         return events(ScopeEvent.Released.class).stream()
                 .filter(ScopeEvent.Released::destroyed)
                 .count();
     }
 
     /** The server processes behind the pool's connections. */
-    Set<Integer> backends() {
+    public Set<Integer> backends() {
         return new TreeSet<>(
                 outside("select pid from pg_stat_activity where application_name = '" + application + "'"));
     }
 
     /** How many of the pool's connections the server sees in a state that is like the pattern. */
-    long inState(String pattern) {
+    public long inState(String pattern) {
         return Postgres.number("select count(*) from pg_stat_activity where application_name = '" + application
                 + "' and state like '" + pattern + "'");
     }
@@ -99,7 +99,7 @@ final class WatchedPool implements AutoCloseable {
     }
 
     /** Waits until no scope holds a connection or waits for one. */
-    void awaitQuiet() {
+    public void awaitQuiet() {
         Await.until(() -> scopes.live().isEmpty(), () -> "still live: " + scopes.live());
         Await.until(
                 () -> pool.getMetrics().orElseThrow().acquiredSize() == 0,
@@ -107,7 +107,7 @@ final class WatchedPool implements AutoCloseable {
     }
 
     /** Takes all connections at once, as other borrowers would, and proves that each is alive and idle. */
-    void assertWhole() {
+    public void assertWhole() {
         awaitQuiet();
         List<Connection> all = Flux.range(0, size)
                 .flatMap(i -> pool.create(), size)
@@ -129,7 +129,7 @@ final class WatchedPool implements AutoCloseable {
     }
 
     /** Runs something on a connection of the pool as another borrower does, without a scope. */
-    <T> List<T> borrow(java.util.function.Function<Connection, Flux<T>> work) {
+    public <T> List<T> borrow(java.util.function.Function<Connection, Flux<T>> work) {
         return Mono.usingWhen(pool.create(), c -> work.apply(c).collectList(), Connection::close)
                 .blockOptional(LONG)
                 .orElseThrow();
