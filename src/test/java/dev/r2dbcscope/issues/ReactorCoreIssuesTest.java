@@ -4,8 +4,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.Await;
 import dev.r2dbcscope.ConnectionScopes;
-import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import dev.r2dbcscope.Settling;
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.atomic.AtomicBoolean;

@@ -6,8 +6,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.r2dbcscope.ConnectionScopes;
 import dev.r2dbcscope.Propagation;
 import dev.r2dbcscope.Rows;
-import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import dev.r2dbcscope.Settling;
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.TimeoutException;
@@ -111,7 +111,8 @@ class SpringFrameworkIssuesTest {
         ProbeConnectionFactory scoped = ProbeConnectionFactory.of().onScheduler(() -> Schedulers.immediate());
         scoped.on("create", () -> connectedInScope.asMono().then(Mono.fromSupplier(scoped::newConnection)));
         ConnectionScopes scopes = ConnectionScopes.of(scoped);
-        ConnectionScopes around = ConnectionScopes.of(ProbeConnectionFactory.of().onScheduler(() -> Schedulers.immediate()));
+        ConnectionScopes around =
+                ConnectionScopes.of(ProbeConnectionFactory.of().onScheduler(() -> Schedulers.immediate()));
         Mono<Integer> part = Mono.usingWhen(
                 scopes.connectionFactory().create(),
                 c -> Rows.ints(c, "select 1").next(),
