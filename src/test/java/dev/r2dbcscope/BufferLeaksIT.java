@@ -180,7 +180,8 @@ class BufferLeaksIT {
         DatabaseClient client = DatabaseClient.create(scopes.connectionFactory());
         Mono<Integer> request = client.sql("select n, pg_sleep(0.001) from generate_series(1, 3) n")
                 .map(row -> row.get(0, Integer.class))
-                .first();
+                .first()
+                .as(scopes::connected);
         Flux.range(0, 20 * TIMES)
                 .concatMap(i -> i % 3 == 0
                         ? request.then()
