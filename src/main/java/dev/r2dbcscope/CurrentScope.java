@@ -179,6 +179,7 @@ public final class CurrentScope {
      * @param hook subscribed to after the connection was given back; its elements are discarded
      * @throws ScopePropagationException if there is no transaction
      * @throws ScopeClosedException after the end of the scope
+     * @throws HookOverflowException if the scope has 100,000 hooks already
      */
     public void afterCommit(Publisher<?> hook) {
         Objects.requireNonNull(hook, "hook");
@@ -192,6 +193,7 @@ public final class CurrentScope {
      * @param hook subscribed to after the connection was given back; its elements are discarded
      * @throws ScopePropagationException if there is no transaction
      * @throws ScopeClosedException after the end of the scope
+     * @throws HookOverflowException if the scope has 100,000 hooks already
      */
     public void afterRollback(Publisher<?> hook) {
         Objects.requireNonNull(hook, "hook");
@@ -205,6 +207,7 @@ public final class CurrentScope {
      * @param hook called after the connection was given back, with what became of the transaction; {@link
      *     TransactionOutcome#NONE} in a plain scope. The elements of what it returns are discarded
      * @throws ScopeClosedException after the end of the scope
+     * @throws HookOverflowException if the scope has 100,000 hooks already
      */
     public void afterCompletion(Function<? super TransactionOutcome, ? extends Publisher<?>> hook) {
         Objects.requireNonNull(hook, "hook");

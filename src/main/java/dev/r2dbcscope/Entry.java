@@ -55,6 +55,12 @@ final class Entry {
 
     /** Asks for the connection; whoever calls it has moved the session to ACQUIRING. */
     void begin(ContextView context) {
+        if (!session.isNested() && live.isFlooded()) {
+            failed(acquisitionError("The connection factory still owes a connection to " + LiveScopes.MOST_ABANDONED
+                    + " scopes whose subscribers have left (" + live.summary()
+                    + "); let the pool bound its own waits, such as by maxAcquireTime of r2dbc-pool"));
+            return;
+        }
         if (!live.add(session)) {
             failed(live.refusal(session.label()));
             return;

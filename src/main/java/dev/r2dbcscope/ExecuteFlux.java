@@ -67,8 +67,6 @@ final class ExecuteFlux extends Flux<Result> {
             exchange.countedBy(innermost.work());
         }
         actual.onSubscribe(exchange);
-        if (!exchange.isCancelled()) {
-            gate.enter(exchange);
-        }
+        gate.enter(exchange); // also one that was cancelled just now: the gate counts who comes and who leaves
     }
 }

@@ -1,6 +1,8 @@
 package dev.r2dbcscope;
 
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Queue;
@@ -40,19 +42,37 @@ final class Gate {
 
     private static final AtomicIntegerFieldUpdater<Gate> WIP = AtomicIntegerFieldUpdater.newUpdater(Gate.class, "wip");
 
+    private static final AtomicIntegerFieldUpdater<Gate> QUEUED =
+            AtomicIntegerFieldUpdater.newUpdater(Gate.class, "queued");
+
+    private static final AtomicIntegerFieldUpdater<Gate> STALE =
+            AtomicIntegerFieldUpdater.newUpdater(Gate.class, "stale");
+
+    /** Fewer that were taken back are not worth looking for among those that wait. */
+    private static final int FEW_STALE = 64;
+
     private final GateOwner owner;
     private final @Nullable Scheduler scheduler;
     private final int permits;
+    private final int maxWaiting;
     private final RowBudget budget;
     private final ServerCancel cancel;
 
-    private final Queue<Exchange> waiting =
+    private final Queue<Exchange> arrived =
             Queues.<Exchange>unboundedMultiproducer().get();
+    private final Deque<Exchange> waiting = new ArrayDeque<>();
     private final Set<Parked> parked = new LinkedHashSet<>();
     private final List<Exchange> inFlight = new ArrayList<>();
     private final Sinks.Empty<Void> idle = Sinks.empty();
 
     private volatile int wip;
+
+    /** How many of those that wait were not taken back. */
+    private volatile int queued;
+
+    /** How many were taken back and may still be among those that wait. */
+    private volatile int stale;
+
     private volatile Closing closing = Closing.OPEN;
     private final Disposable.Swap watch = Disposables.swap();
     private @Nullable Exchange watched;
@@ -76,6 +96,7 @@ final class Gate {
         this.owner = owner;
         this.scheduler = scheduler;
         this.permits = permits;
+        this.maxWaiting = owner.options().maxStatementsWaiting();
         this.budget = budget;
         this.cancel = new ServerCancel(this, owner, scheduler);
     }
@@ -88,13 +109,18 @@ final class Gate {
         return budget;
     }
 
-    /** Adds an exchange at the end of the queue, or refuses it if the gate is closed. */
+    /** Adds an exchange at the end of the queue, or refuses it if the gate is closed or too many wait already. */
     void enter(Exchange exchange) {
+        int before = QUEUED.getAndIncrement(this);
         if (closing != Closing.OPEN) {
             refuse(exchange);
             return;
         }
-        waiting.offer(exchange);
+        if (before >= maxWaiting) {
+            refuse(exchange, owner.tooManyError(exchange.sql()));
+            return;
+        }
+        arrived.offer(exchange);
         if (flying > 0 && scheduler != null && cancel.mayHoldBack()) {
             runLater(scheduler);
         } else {
@@ -122,7 +148,13 @@ final class Gate {
 
     /** Takes notice that one of those who wait was taken back. */
     void withdrawn() {
+        leftTheQueue();
+        STALE.incrementAndGet(this);
         run();
+    }
+
+    private void leftTheQueue() {
+        QUEUED.decrementAndGet(this);
     }
 
     /** Takes notice that nobody wants anything any more of one that is in flight. */
@@ -213,6 +245,7 @@ final class Gate {
                 drainNewest(head);
                 waiting.poll();
                 if (head.admit()) {
+                    leftTheQueue();
                     if (watched != null) {
                         watched = null;
                         watch.update(null);
@@ -239,12 +272,26 @@ final class Gate {
     }
 
     private @Nullable Exchange head() {
+        Exchange next;
+        while ((next = arrived.poll()) != null) {
+            waiting.add(next);
+        }
+        forgetStale();
         Exchange head = waiting.peek();
         while (head != null && head.isWithdrawn()) {
             waiting.poll();
             head = waiting.peek();
         }
         return head;
+    }
+
+    /** Whoever comes and goes behind one that waits for long must not pile up; each is looked at twice at most, on average. */
+    private void forgetStale() {
+        int taken = stale;
+        if (taken > FEW_STALE && taken > waiting.size() / 2) {
+            STALE.addAndGet(this, -taken);
+            waiting.removeIf(Exchange::isWithdrawn);
+        }
     }
 
     private boolean mustWait(Exchange head) {
@@ -282,8 +329,8 @@ final class Gate {
         Pause now = holder.pause();
         if (now == null || !now.equals(before)) {
             reprieved = head;
-        } else if (head.withdraw()) {
-            head.refuse(owner.heldError(head.sql(), holder.sql()));
+        } else {
+            refuse(head, owner.heldError(head.sql(), holder.sql()));
         }
         run();
     }
@@ -321,8 +368,13 @@ final class Gate {
     }
 
     private void refuse(Exchange exchange) {
+        refuse(exchange, owner.closedError());
+    }
+
+    private void refuse(Exchange exchange, RuntimeException error) {
         if (exchange.withdraw()) {
-            exchange.refuse(owner.closedError());
+            leftTheQueue();
+            exchange.refuse(error);
         }
     }
 
@@ -407,7 +459,7 @@ final class Gate {
         if (head != null) {
             return head.pause();
         }
-        return flying == 0 && waiting.isEmpty() ? new Pause(this, started, null) : null;
+        return flying == 0 && queued == 0 ? new Pause(this, started, null) : null;
     }
 
     /** What keeps the connection busy, in words. */
@@ -436,7 +488,7 @@ final class Gate {
     }
 
     int waitingCount() {
-        return waiting.size();
+        return queued;
     }
 
     long started() {

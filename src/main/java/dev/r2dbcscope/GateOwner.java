@@ -13,6 +13,9 @@ interface GateOwner {
     /** The error for a result that was read ahead beyond the bound. */
     RuntimeException overflowError(String openSql, String waitingSql);
 
+    /** The error for a statement that found too many waiting. */
+    RuntimeException tooManyError(String sql);
+
     /** The error for a statement that waited too long behind a transaction that holds the connection. */
     RuntimeException heldError(String waitingSql, String holder);
 

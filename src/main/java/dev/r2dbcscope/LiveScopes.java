@@ -15,6 +15,9 @@ import reactor.core.scheduler.Schedulers;
 /** The sessions of one connection factory that hold a connection or wait for one. */
 final class LiveScopes {
 
+    /** More of those that were left while they waited are not allowed to wait in the pool's queue. */
+    static final int MOST_ABANDONED = 10_000;
+
     private final ConcurrentHashMap<Long, Session> live = new ConcurrentHashMap<>();
     private final Set<Session> abandoned = ConcurrentHashMap.newKeySet();
     private final Set<Session> finishing = ConcurrentHashMap.newKeySet();
@@ -40,6 +43,11 @@ final class LiveScopes {
     /** Counts a session that nobody waits for, but to which a connection may still come. */
     void abandon(Session session) {
         abandoned.add(session);
+    }
+
+    /** Whether so many were left while they waited that another one would only make the queue longer. */
+    boolean isFlooded() {
+        return abandoned.size() >= MOST_ABANDONED;
     }
 
     /** No connection comes to an abandoned session any more, or it was given back. */

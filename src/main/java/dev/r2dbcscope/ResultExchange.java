@@ -432,10 +432,6 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
     }
 
-    boolean isCancelled() {
-        return cancelled;
-    }
-
     private void run() {
         if (WIP.getAndIncrement(this) != 0) {
             return;

@@ -3,7 +3,12 @@ package dev.r2dbcscope;
 import java.time.Duration;
 import org.jspecify.annotations.Nullable;
 
-/** Something that happened to a scope, as told to a {@link ScopeListener}. */
+/**
+ * Something that happened to a scope, as told to a {@link ScopeListener}.
+ *
+ * <p>The text of an event, {@code toString()}, holds SQL text and no values: of an error that is not this library's own it has
+ * the type and the SQLSTATE only, because the database may quote values in the message. The message is in the error itself.
+ */
 public sealed interface ScopeEvent {
 
     /**
@@ -34,7 +39,13 @@ public sealed interface ScopeEvent {
      * @param scope the scope
      * @param error why
      */
-    record OpenFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+    record OpenFailed(LiveScope scope, Throwable error) implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "OpenFailed[scope=" + scope + ", error=" + ErrorText.of(error) + "]";
+        }
+    }
 
     /**
      * The scope waited for a connection that could never have come, because scopes that wait themselves hold them all.
@@ -59,7 +70,14 @@ public sealed interface ScopeEvent {
             String sql,
             Duration took,
             long rows,
-            @Nullable Throwable error) implements ScopeEvent {}
+            @Nullable Throwable error) implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "StatementEnded[scope=" + scope + ", sql=" + sql + ", took=" + took + ", rows=" + rows + ", error="
+                    + ErrorText.of(error) + "]";
+        }
+    }
 
     /**
      * The database was asked to cancel a statement that nobody waits for any more, see {@link
@@ -78,7 +96,14 @@ public sealed interface ScopeEvent {
             String sql,
             Duration ran,
             Duration took,
-            @Nullable Throwable error) implements ScopeEvent {}
+            @Nullable Throwable error) implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "CancelRequested[scope=" + scope + ", sql=" + sql + ", ran=" + ran + ", took=" + took + ", error="
+                    + ErrorText.of(error) + "]";
+        }
+    }
 
     /**
      * The pipeline ended and the scope begins its exit.
@@ -111,7 +136,14 @@ public sealed interface ScopeEvent {
             TransactionOutcome transaction,
             @Nullable Throwable error,
             boolean destroyed)
-            implements ScopeEvent {}
+            implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "Released[scope=" + scope + ", outcome=" + outcome + ", transaction=" + transaction + ", error="
+                    + ErrorText.of(error) + ", destroyed=" + destroyed + "]";
+        }
+    }
 
     /**
      * A hook that code inside the scope had registered failed or exceeded the hook timeout. It comes after {@link
@@ -120,7 +152,13 @@ public sealed interface ScopeEvent {
      * @param scope the scope
      * @param error what failed
      */
-    record HookFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+    record HookFailed(LiveScope scope, Throwable error) implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "HookFailed[scope=" + scope + ", error=" + ErrorText.of(error) + "]";
+        }
+    }
 
     /**
      * Code asked for something of the database by a handle of the scope after its end: it created a statement or a batch, or
@@ -148,7 +186,14 @@ public sealed interface ScopeEvent {
      * @param backoff the wait before the next one
      * @param error why the attempt failed
      */
-    record Retrying(LiveScope scope, int attempt, Duration backoff, Throwable error) implements ScopeEvent {}
+    record Retrying(LiveScope scope, int attempt, Duration backoff, Throwable error) implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "Retrying[scope=" + scope + ", attempt=" + attempt + ", backoff=" + backoff + ", error="
+                    + ErrorText.of(error) + "]";
+        }
+    }
 
     /**
      * A step of the exit failed or exceeded the release timeout. The physical connection is destroyed.
@@ -156,7 +201,13 @@ public sealed interface ScopeEvent {
      * @param scope the scope
      * @param error what failed
      */
-    record ReleaseFailed(LiveScope scope, Throwable error) implements ScopeEvent {}
+    record ReleaseFailed(LiveScope scope, Throwable error) implements ScopeEvent {
+
+        @Override
+        public String toString() {
+            return "ReleaseFailed[scope=" + scope + ", error=" + ErrorText.of(error) + "]";
+        }
+    }
 
     /**
      * The scope has held its connection for longer than the leak threshold.

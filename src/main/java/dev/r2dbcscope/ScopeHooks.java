@@ -4,6 +4,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
@@ -20,7 +21,14 @@ import reactor.core.publisher.Sinks;
  */
 final class ScopeHooks {
 
+    /** Beyond this they are a leak, or should be one hook for many elements. */
+    static final int MOST = 100_000;
+
     private final Session session;
+
+    /** How many this scope and the savepoints in it have accepted. */
+    private final AtomicInteger accepted = new AtomicInteger();
+
     private List<Hook> hooks = List.of();
     private @Nullable TransactionOutcome outcome;
     private @Nullable ScopeHooks around;
@@ -49,8 +57,12 @@ final class ScopeHooks {
         this.session = session;
     }
 
-    /** Accepts a hook, unless it is too late. */
+    /** Accepts a hook, unless it is too late; fails if there are too many. */
     boolean add(Hook hook) {
+        if (session.beginner().hooks().accepted.incrementAndGet() > MOST) {
+            session.beginner().hooks().accepted.decrementAndGet();
+            throw new HookOverflowException(MOST, session.label());
+        }
         return addAll(List.of(hook));
     }
 
@@ -58,9 +70,10 @@ final class ScopeHooks {
         if (outcome != null) {
             return false;
         }
-        List<Hook> all = new ArrayList<>(hooks);
-        all.addAll(more);
-        hooks = all;
+        if (hooks.isEmpty()) {
+            hooks = new ArrayList<>();
+        }
+        hooks.addAll(more);
         return true;
     }
 

@@ -24,6 +24,7 @@ public final class ScopeOptions {
     private final Duration hookTimeout;
     private final int maxBufferedRows;
     private final int maxStatementsInFlight;
+    private final int maxStatementsWaiting;
     private final Duration leakThreshold;
     private final Duration maxHold;
     private final Duration maxIdle;
@@ -42,6 +43,7 @@ public final class ScopeOptions {
         this.hookTimeout = draft.hookTimeout;
         this.maxBufferedRows = draft.maxBufferedRows;
         this.maxStatementsInFlight = draft.maxStatementsInFlight;
+        this.maxStatementsWaiting = draft.maxStatementsWaiting;
         this.leakThreshold = draft.leakThreshold;
         this.maxHold = draft.maxHold;
         this.maxIdle = draft.maxIdle;
@@ -63,6 +65,7 @@ public final class ScopeOptions {
         private Duration hookTimeout = Duration.ofSeconds(30);
         private int maxBufferedRows = 10_000;
         private int maxStatementsInFlight = 64;
+        private int maxStatementsWaiting = 100_000;
         private Duration leakThreshold = Duration.ZERO;
         private Duration maxHold = Duration.ZERO;
         private Duration maxIdle = Duration.ZERO;
@@ -83,6 +86,7 @@ public final class ScopeOptions {
         draft.hookTimeout = hookTimeout;
         draft.maxBufferedRows = maxBufferedRows;
         draft.maxStatementsInFlight = maxStatementsInFlight;
+        draft.maxStatementsWaiting = maxStatementsWaiting;
         draft.leakThreshold = leakThreshold;
         draft.maxHold = maxHold;
         draft.maxIdle = maxIdle;
@@ -104,8 +108,8 @@ public final class ScopeOptions {
 
     /**
      * Returns the default options: named after the method that assembles the scope, an acquire timeout of 30 seconds, a
-     * release timeout of 5 seconds, a hook timeout of 30 seconds, at most 10,000 buffered rows and 64 statements in flight, no
-     * leak detection, no time limits, a cancel grace of 20 milliseconds, no holdable cursors, no transaction pooling, no
+     * release timeout of 5 seconds, a hook timeout of 30 seconds, at most 10,000 buffered rows, 64 statements in flight and
+     * 100,000 that wait, no leak detection, no time limits, a cancel grace of 20 milliseconds, no holdable cursors, no transaction pooling, no
      * session settings, no listener.
      *
      * @return the defaults
@@ -181,6 +185,19 @@ public final class ScopeOptions {
             throw new IllegalArgumentException("maxStatementsInFlight must be at most 200: " + maxStatementsInFlight);
         }
         return with(draft -> draft.maxStatementsInFlight = maxStatementsInFlight);
+    }
+
+    /**
+     * Bounds how many statements of one scope wait for their turn, besides those that are with the driver, because each of
+     * them is kept in memory. One more fails with {@link StatementQueueOverflowException}; those that wait are not affected.
+     * Statements whose subscribers have left do not count.
+     *
+     * @param maxStatementsWaiting the bound, positive; 100,000 by default
+     * @return a copy with that bound
+     * @throws IllegalArgumentException if it is zero or negative
+     */
+    public ScopeOptions withMaxStatementsWaiting(int maxStatementsWaiting) {
+        return with(draft -> draft.maxStatementsWaiting = positive(maxStatementsWaiting, "maxStatementsWaiting"));
     }
 
     /**
@@ -396,6 +413,15 @@ public final class ScopeOptions {
     }
 
     /**
+     * Returns the bound of the statements that wait for their turn.
+     *
+     * @return the bound
+     */
+    public int maxStatementsWaiting() {
+        return maxStatementsWaiting;
+    }
+
+    /**
      * Returns the leak threshold.
      *
      * @return the threshold; zero if leaks are not reported
@@ -498,7 +524,8 @@ public final class ScopeOptions {
     public String toString() {
         return "ScopeOptions[name=" + name + ", acquireTimeout=" + acquireTimeout + ", releaseTimeout="
                 + releaseTimeout + ", hookTimeout=" + hookTimeout + ", maxBufferedRows=" + maxBufferedRows
-                + ", maxStatementsInFlight=" + maxStatementsInFlight + ", leakThreshold=" + leakThreshold + ", maxHold="
+                + ", maxStatementsInFlight=" + maxStatementsInFlight + ", maxStatementsWaiting=" + maxStatementsWaiting
+                + ", leakThreshold=" + leakThreshold + ", maxHold="
                 + maxHold + ", maxIdle=" + maxIdle + ", statementTimeout=" + statementTimeout + ", lockWaitTimeout="
                 + lockWaitTimeout + ", cancelGrace=" + cancelGrace + ", holdableCursors=" + holdableCursors
                 + ", transactionPooling=" + transactionPooling + ", settings=" + settings + ", listeners="

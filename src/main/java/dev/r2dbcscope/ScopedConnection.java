@@ -133,17 +133,22 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
 
     @Override
     public Publisher<Void> createSavepoint(String name) {
-        return through("SAVEPOINT", () -> delegate.createSavepoint(name));
+        return savepoint("SAVEPOINT", name, () -> delegate.createSavepoint(name));
     }
 
     @Override
     public Publisher<Void> releaseSavepoint(String name) {
-        return through("RELEASE SAVEPOINT", () -> delegate.releaseSavepoint(name));
+        return savepoint("RELEASE SAVEPOINT", name, () -> delegate.releaseSavepoint(name));
     }
 
     @Override
     public Publisher<Void> rollbackTransactionToSavepoint(String name) {
-        return through("ROLLBACK TO SAVEPOINT", () -> delegate.rollbackTransactionToSavepoint(name));
+        return savepoint("ROLLBACK TO SAVEPOINT", name, () -> delegate.rollbackTransactionToSavepoint(name));
+    }
+
+    private Mono<Void> savepoint(String words, String name, Supplier<? extends Publisher<Void>> driver) {
+        SavepointNames.require(name);
+        return through(words, driver);
     }
 
     @Override

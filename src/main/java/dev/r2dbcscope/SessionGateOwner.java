@@ -27,6 +27,11 @@ final class SessionGateOwner implements GateOwner {
     }
 
     @Override
+    public StatementQueueOverflowException tooManyError(String sql) {
+        return new StatementQueueOverflowException(sql, session.options().maxStatementsWaiting(), session.label());
+    }
+
+    @Override
     public ScopeAcquisitionException heldError(String waitingSql, String holder) {
         return session.entry()
                 .acquisitionError(

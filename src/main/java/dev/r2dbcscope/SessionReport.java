@@ -76,7 +76,7 @@ final class SessionReport {
 
     void cancelRequested(String sql, long ran, long took, @Nullable Throwable error) {
         if (error != null) {
-            LOG.warn("The request to cancel a statement failed: {} [{}]", error, label());
+            LOG.warn("The request to cancel a statement failed: {} [{}]", ErrorText.of(error), label());
         }
         tell(scope -> new ScopeEvent.CancelRequested(scope, sql, Duration.ofNanos(ran), Duration.ofNanos(took), error));
     }
@@ -96,7 +96,11 @@ final class SessionReport {
     }
 
     void releaseFailed(Throwable error) {
-        LOG.warn("The connection could not be released and was destroyed [{}]", label(), error);
+        LOG.warn(
+                "The connection could not be released and was destroyed: {} [{}]",
+                ErrorText.of(error),
+                label(),
+                ErrorText.forLog(error));
         tell(scope -> new ScopeEvent.ReleaseFailed(scope, error));
     }
 
@@ -116,7 +120,11 @@ final class SessionReport {
     }
 
     void hookFailed(Throwable error) {
-        LOG.warn("A hook of the scope failed; what the scope did is not affected [{}]", label(), error);
+        LOG.warn(
+                "A hook of the scope failed: {}; what the scope did is not affected [{}]",
+                ErrorText.of(error),
+                label(),
+                ErrorText.forLog(error));
         tell(scope -> new ScopeEvent.HookFailed(scope, error));
     }
 

@@ -10,8 +10,10 @@ import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Result;
 import java.time.Duration;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
+import org.springframework.r2dbc.core.DatabaseClient;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Sinks;
@@ -27,6 +29,11 @@ class BufferLeaksIT {
 
     private final ConnectionPool pool = Postgres.pool(1);
     private final ConnectionScopes scopes = ConnectionScopes.of(pool);
+
+    @BeforeAll
+    static void forgetWhatOthersLost() throws InterruptedException {
+        LostBuffers.letBygonesBeBygones();
+    }
 
     @RegisterExtension
     final LostBuffers lost = new LostBuffers();
@@ -103,6 +110,23 @@ class BufferLeaksIT {
                 .concatMap(i -> scopes.inTransactionMany(connection -> rows(connection, 500)
                                 .concatMap(result -> result.flatMap(segment -> Rows.ints(connection, "select 2"))))
                         .take(i + 1))
+                .blockLast(BOUND);
+        scopes.drain(BOUND).block(BOUND);
+        assertThat(lost.reports()).isEmpty();
+    }
+
+    @Test
+    void springsClientThatIsLeft() {
+        DatabaseClient client = DatabaseClient.create(scopes.connectionFactory());
+        Mono<Integer> request = client.sql("select n, pg_sleep(0.001) from generate_series(1, 3) n")
+                .map(row -> row.get(0, Integer.class))
+                .first()
+                .as(scopes::connected);
+        Flux.range(0, 20 * TIMES)
+                .concatMap(i -> i % 3 == 0
+                        ? request.then()
+                        : request.takeUntilOther(Mono.delay(Duration.ofNanos(20_000L * i)))
+                                .then())
                 .blockLast(BOUND);
         scopes.drain(BOUND).block(BOUND);
         assertThat(lost.reports()).isEmpty();

@@ -38,6 +38,11 @@ public class GateStress {
         }
 
         @Override
+        public RuntimeException tooManyError(String sql) {
+            return CLOSED;
+        }
+
+        @Override
         public RuntimeException heldError(String waitingSql, String holder) {
             return CLOSED;
         }

@@ -93,6 +93,8 @@ class OptionsTest {
             assertRefused(
                     "maxStatementsInFlight must be positive: " + value,
                     () -> defaults.withMaxStatementsInFlight(value));
+            assertRefused(
+                    "maxStatementsWaiting must be positive: " + value, () -> defaults.withMaxStatementsWaiting(value));
             assertRefused("max must be positive: " + value, () -> transaction.withEmitAfterCommit(value));
         }
 
@@ -177,7 +179,8 @@ class OptionsTest {
             assertThat(ScopeOptions.defaults() + " " + TransactionOptions.defaults())
                     .isEqualTo(before)
                     .contains("name=null, acquireTimeout=PT30S, releaseTimeout=PT5S, hookTimeout=PT30S")
-                    .contains("maxBufferedRows=10000, maxStatementsInFlight=64, leakThreshold=PT0S")
+                    .contains(
+                            "maxBufferedRows=10000, maxStatementsInFlight=64, maxStatementsWaiting=100000, leakThreshold=PT0S")
                     .contains("maxHold=PT0S, maxIdle=PT0S, statementTimeout=PT0S, lockWaitTimeout=PT0S")
                     .contains("propagation=REQUIRED, isolation=null, readOnly=null, lockWaitTimeout=null")
                     .contains("onCancel=ROLLBACK, completionTimeout=PT30S, emitAfterCommit=0, retry=null");
@@ -191,6 +194,7 @@ class OptionsTest {
                     .withHookTimeout(Duration.ofSeconds(3))
                     .withMaxBufferedRows(4)
                     .withMaxStatementsInFlight(5)
+                    .withMaxStatementsWaiting(55)
                     .withLeakThreshold(Duration.ofSeconds(6))
                     .withMaxHold(Duration.ofSeconds(7))
                     .withMaxIdle(Duration.ofSeconds(8))
@@ -201,8 +205,8 @@ class OptionsTest {
                     .withName("m");
             assertThat(all)
                     .hasToString("ScopeOptions[name=m, acquireTimeout=PT1S, releaseTimeout=PT2S, hookTimeout=PT3S,"
-                            + " maxBufferedRows=4, maxStatementsInFlight=5, leakThreshold=PT6S, maxHold=PT7S,"
-                            + " maxIdle=PT8S, statementTimeout=PT9S, lockWaitTimeout=PT10S, cancelGrace=PT11S,"
+                            + " maxBufferedRows=4, maxStatementsInFlight=5, maxStatementsWaiting=55, leakThreshold=PT6S,"
+                            + " maxHold=PT7S, maxIdle=PT8S, statementTimeout=PT9S, lockWaitTimeout=PT10S, cancelGrace=PT11S,"
                             + " holdableCursors=true, transactionPooling=false, settings="
                             + SessionSettings.none() + ", listeners=0]");
             assertThat(defaults.withTransactionPooling(true).withName("m").transactionPooling())

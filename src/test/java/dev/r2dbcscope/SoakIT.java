@@ -13,6 +13,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -39,6 +40,11 @@ class SoakIT {
             pool.scopes.with(ScopeOptions.defaults().withName("plain").withAcquireTimeout(PATIENCE)));
     private final AtomicLong pieces = new AtomicLong();
     private final Set<String> surprises = ConcurrentHashMap.newKeySet();
+
+    @BeforeAll
+    static void forgetWhatOthersLost() throws InterruptedException {
+        LostBuffers.letBygonesBeBygones();
+    }
 
     @BeforeEach
     void createTables() {

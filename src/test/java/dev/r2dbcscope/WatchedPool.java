@@ -93,7 +93,7 @@ public final class WatchedPool implements AutoCloseable {
     }
 
     /** Makes the server end every connection of the pool. */
-    void terminateBackends() {
+    public void terminateBackends() {
         outside("select pg_terminate_backend(pid)::int from pg_stat_activity where application_name = '" + application
                 + "'");
     }

@@ -82,7 +82,8 @@ class R2dbcPoolCancelIssuesIT {
             DatabaseClient client = DatabaseClient.create(pool.scopes.connectionFactory());
             Mono<Integer> request = client.sql("select 1 from pg_sleep(0.001)")
                     .map(row -> row.get(0, Integer.class))
-                    .one();
+                    .one()
+                    .as(pool.scopes::connected);
             AtomicInteger answered = new AtomicInteger();
             AtomicInteger left = new AtomicInteger();
             Flux.range(0, 600)
