@@ -27,8 +27,23 @@ final class FaultScript {
 
     /** Whatever a driver sends in the phases of a scope: while it connects, at the beginning, in the middle, at the end. */
     private static final List<String> WORDS = List.of(
-            "user", "BEGIN", "BEGIN", "insert into", "insert into", "select", "DECLARE", "FETCH", "SAVEPOINT", "RELEASE",
-            "COPY", "pg_sleep", "COMMIT", "COMMIT", "COMMIT", "ROLLBACK", "ROLLBACK");
+            "user",
+            "BEGIN",
+            "BEGIN",
+            "insert into",
+            "insert into",
+            "select",
+            "DECLARE",
+            "FETCH",
+            "SAVEPOINT",
+            "RELEASE",
+            "COPY",
+            "pg_sleep",
+            "COMMIT",
+            "COMMIT",
+            "COMMIT",
+            "ROLLBACK",
+            "ROLLBACK");
 
     private static final List<Class<? extends ScopeEvent>> EVENTS = List.of(
             ScopeEvent.Waiting.class,
@@ -72,6 +87,7 @@ final class FaultScript {
     private final Manner manner;
     private final Step step;
     private final boolean forgetful;
+    private boolean killsIdle;
     private final AtomicBoolean struck = new AtomicBoolean();
     private final AtomicInteger running = new AtomicInteger();
     private final AtomicInteger countdown = new AtomicInteger();
@@ -86,7 +102,13 @@ final class FaultScript {
     }
 
     static FaultScript random(Random random) {
-        return switch (random.nextInt(20)) {
+        FaultScript script = choose(random);
+        script.killsIdle = random.nextInt(3) == 0;
+        return script;
+    }
+
+    private static FaultScript choose(Random random) {
+        return switch (random.nextInt(21)) {
             case 0, 1, 2, 3, 4 -> atWord(random);
             case 5, 6, 7 -> atAnswer(random);
             case 8, 9 -> atByte(random);
@@ -94,6 +116,7 @@ final class FaultScript {
             case 13, 14 -> byTheServer(random, true);
             case 15, 16 -> byTheServer(random, false);
             case 17, 18 -> forNewcomers(random);
+            case 19 -> atCancelRequest(random);
             default -> slowness(random);
         };
     }
@@ -102,8 +125,11 @@ final class FaultScript {
     static FaultScript restart(Random random) {
         boolean crash = random.nextBoolean();
         String word = word(random);
-        return new FaultScript((crash ? "crash at " : "restart at ") + word, Manner.LOUD, false, (world, script) ->
-                script.whenSeen(world, word, () -> world.restart(crash)));
+        return new FaultScript(
+                (crash ? "crash at " : "restart at ") + word,
+                Manner.LOUD,
+                false,
+                (world, script) -> script.whenSeen(world, word, () -> world.restart(crash)));
     }
 
     private static String word(Random random) {
@@ -124,8 +150,12 @@ final class FaultScript {
         boolean everywhere = random.nextInt(3) == 0;
         boolean forgetful = word.equals("user") || random.nextInt(8) == 0;
         NetworkTrigger trigger = NetworkTrigger.clientSends(word);
-        return new FaultScript(fault + " at " + word, manner(fault), forgetful, (world, script) ->
-                script.whenStruck(world.network().strikeWhen(everywhere ? trigger.everywhere() : trigger, fault)));
+        return new FaultScript(
+                fault + " at " + word,
+                manner(fault),
+                forgetful,
+                (world, script) -> script.whenStruck(
+                        world.network().strikeWhen(everywhere ? trigger.everywhere() : trigger, fault)));
     }
 
     /** The server has got what is lost, and has done it: the answer is lost, or a part of it. */
@@ -140,30 +170,37 @@ final class FaultScript {
                 forgetful,
                 (world, script) -> world.network()
                         .await(NetworkTrigger.clientSends(word))
-                        .subscribe(null, healed -> {}, () -> script.whenStruck(world.network()
-                                .strikeWhen(NetworkTrigger.afterServerBytes(bytes), fault))));
+                        .subscribe(
+                                null,
+                                healed -> {},
+                                () -> script.whenStruck(
+                                        world.network().strikeWhen(NetworkTrigger.afterServerBytes(bytes), fault))));
     }
 
     private static FaultScript atByte(Random random) {
         NetworkTrigger trigger = NetworkTrigger.seeded(random.nextLong(), 20_000);
         NetworkFault fault = fault(random);
         boolean forgetful = random.nextInt(3) == 0;
-        return new FaultScript(fault + " " + trigger, manner(fault), forgetful, (world, script) ->
-                script.whenStruck(world.network().strikeWhen(trigger, fault)));
+        return new FaultScript(
+                fault + " " + trigger,
+                manner(fault),
+                forgetful,
+                (world, script) -> script.whenStruck(world.network().strikeWhen(trigger, fault)));
     }
 
     private static FaultScript atEvent(Random random) {
         Class<? extends ScopeEvent> type = EVENTS.get(random.nextInt(EVENTS.size()));
         int nth = 1 + random.nextInt(3);
         NetworkFault fault = fault(random);
-        return new FaultScript(fault + " at " + type.getSimpleName() + " " + nth, manner(fault), false, (world, script) -> {
-            script.countdown.set(nth);
-            script.onEvent = () -> {
-                world.network().strike(fault);
-                script.struck.set(true);
-            };
-            script.event = type;
-        });
+        return new FaultScript(
+                fault + " at " + type.getSimpleName() + " " + nth, manner(fault), false, (world, script) -> {
+                    script.countdown.set(nth);
+                    script.onEvent = () -> {
+                        world.network().strike(fault);
+                        script.struck.set(true);
+                    };
+                    script.event = type;
+                });
     }
 
     private static FaultScript byTheServer(Random random, boolean terminates) {
@@ -176,8 +213,29 @@ final class FaultScript {
                 forgetful,
                 (world, script) -> world.network()
                         .await(NetworkTrigger.clientSends(word))
-                        .subscribe(null, healed -> {}, () -> script.later(
-                                later, terminates ? world::terminate : world::cancelStatements)));
+                        .subscribe(
+                                null,
+                                healed -> {},
+                                () -> script.later(later, terminates ? world::terminate : world::cancelStatements)));
+    }
+
+    /** The database is asked on a connection of its own; a scope that leaves a statement asks. */
+    private static FaultScript atCancelRequest(Random random) {
+        NetworkFault fault = fault(random);
+        int bytes = random.nextInt(16);
+        return new FaultScript(
+                fault + " after " + bytes + " bytes of what follows pg_sleep",
+                manner(fault),
+                false,
+                (world, script) -> world.network()
+                        .await(NetworkTrigger.clientSends("pg_sleep(60)"))
+                        .subscribe(
+                                null,
+                                healed -> {},
+                                () -> script.later(
+                                        Duration.ofMillis(2), // when the statement has passed
+                                        () -> script.whenStruck(world.network()
+                                                .strikeWhen(NetworkTrigger.afterClientBytes(bytes), fault)))));
     }
 
     /** New connections, which are also how the database is asked to cancel a statement. */
@@ -202,10 +260,16 @@ final class FaultScript {
     private static FaultScript slowness(Random random) {
         if (random.nextBoolean()) {
             String word = word(random);
-            return new FaultScript("stall at " + word, Manner.HARMLESS, false, (world, script) -> world.network()
-                    .strikeWhen(NetworkTrigger.clientSends(word), NetworkFault.STALL)
-                    .subscribe(null, healed -> {}, () -> script.later(
-                            Duration.ofMillis(100), world.network()::heal)));
+            return new FaultScript(
+                    "stall at " + word,
+                    Manner.HARMLESS,
+                    false,
+                    (world, script) -> world.network()
+                            .strikeWhen(NetworkTrigger.clientSends(word), NetworkFault.STALL)
+                            .subscribe(
+                                    null,
+                                    healed -> {},
+                                    () -> script.later(Duration.ofMillis(100), world.network()::heal)));
         }
         Duration there = Duration.ofMillis(random.nextInt(6));
         Duration back = Duration.ofMillis(random.nextInt(6));
@@ -237,7 +301,9 @@ final class FaultScript {
     }
 
     void arm(World world) {
-        if (forgetful) {
+        if (forgetful && manner != Manner.HARMLESS && killsIdle) {
+            world.terminate();
+        } else if (forgetful) {
             world.forgetConnections();
         }
         step.arm(world, this);
@@ -273,6 +339,8 @@ final class FaultScript {
 
     @Override
     public String toString() {
-        return description + (forgetful ? ", on new connections" : "") + " (" + manner + ")";
+        return description
+                + (forgetful ? killsIdle ? ", with dead connections in the pool" : ", on new connections" : "") + " ("
+                + manner + ")";
     }
 }

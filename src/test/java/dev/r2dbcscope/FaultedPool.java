@@ -12,6 +12,7 @@ import io.r2dbc.spi.R2dbcException;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.atomic.AtomicInteger;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
@@ -19,6 +20,8 @@ import reactor.core.publisher.Mono;
 final class FaultedPool implements FaultScript.World, AutoCloseable {
 
     private static final Duration LONG = Duration.ofSeconds(60);
+
+    private static final AtomicInteger NUMBER = new AtomicInteger();
 
     private final OwnPostgres server;
     private final int size;
@@ -30,7 +33,7 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
     FaultedPool(int size, OwnPostgres server) {
         this.size = size;
         this.server = server;
-        this.application = "faulted-" + size;
+        this.application = "faulted-" + NUMBER.incrementAndGet();
         this.network = FaultyProxy.to("127.0.0.1", server.port());
         this.pool = new ConnectionPool(ConnectionPoolConfiguration.builder(
                         new PostgresqlConnectionFactory(PostgresqlConnectionConfiguration.builder()
@@ -72,8 +75,8 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
                 .then()
                 .block(LONG);
         Flux.fromIterable(all)
-                .flatMap(connection -> Mono.from(FactorySupply.physical(connection).close())
-                        .then(Mono.from(connection.close())))
+                .flatMap(connection ->
+                        Mono.from(FactorySupply.physical(connection).close()).then(Mono.from(connection.close())))
                 .blockLast(LONG);
     }
 
@@ -122,9 +125,11 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
                     .block(LONG);
             for (Connection connection : all) {
                 assertThat(connection.isAutoCommit()).as("auto-commit").isTrue();
-                assertThat(Rows.ints(connection, "select 42").collectList().block(LONG)).containsExactly(42);
+                assertThat(Rows.ints(connection, "select 42").collectList().block(LONG))
+                        .containsExactly(42);
             }
-            assertThat(server.ints("select count(*)::int" + whereOurs() + " and state = 'idle'")).containsExactly(size);
+            assertThat(server.ints("select count(*)::int" + whereOurs() + " and state = 'idle'"))
+                    .containsExactly(size);
             assertThat(server.ints("select count(*)::int" + whereOurs())).containsExactly(size);
             return true;
         } catch (R2dbcException e) {

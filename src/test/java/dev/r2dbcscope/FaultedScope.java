@@ -4,6 +4,7 @@ import dev.r2dbcscope.postgresql.CopyIn;
 import dev.r2dbcscope.postgresql.CopyType;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.R2dbcException;
+import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import io.r2dbc.spi.R2dbcRollbackException;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -13,7 +14,6 @@ import java.util.Set;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -105,6 +105,10 @@ final class FaultedScope {
         for (int i = 0; i < count; i++) {
             steps.add(step(random));
         }
+        if (leavesAfter != null && random.nextBoolean()) {
+            steps.add((c, attempt) ->
+                    Rows.ints(c, "select 1 from pg_sleep(60)")); // until the database is asked to cancel it
+        }
     }
 
     /** Nobody waits for a time limit if whatever goes wrong says so; otherwise short limits are all that helps. */
@@ -113,7 +117,8 @@ final class FaultedScope {
         if (script.manner() != FaultScript.Manner.SILENT) {
             return defaults.withAcquireTimeout(RandomFaultsIT.NEVER).withReleaseTimeout(RandomFaultsIT.NEVER);
         }
-        ScopeOptions options = defaults.withAcquireTimeout(Duration.ofMillis(700)).withReleaseTimeout(Duration.ofMillis(300));
+        ScopeOptions options =
+                defaults.withAcquireTimeout(Duration.ofMillis(700)).withReleaseTimeout(Duration.ofMillis(300));
         return impatient ? options : options.withMaxHold(Duration.ofMillis(500));
     }
 
@@ -131,14 +136,23 @@ final class FaultedScope {
         boolean fails = random.nextInt(3) == 0;
         return switch (random.nextInt(shape.isTransactional() ? 12 : 9)) {
             case 0, 1, 2 -> (c, attempt) -> insert(c, attempt, fails);
-            case 3 -> (c, attempt) -> Rows.ints(c, "select generate_series(1, " + size * 10 + ")").limitRate(16);
+            case 3 ->
+                (c, attempt) -> Rows.ints(c, "select generate_series(1, " + size * 10 + ")")
+                        .limitRate(16);
             case 4 ->
-                (c, attempt) -> Rows.ints(c.createStatement("select generate_series(1, " + size + ")").fetchSize(20));
+                (c, attempt) -> Rows.ints(c.createStatement("select generate_series(1, " + size + ")")
+                        .fetchSize(20));
             case 5 ->
                 (c, attempt) -> Rows.ints(c, "select generate_series(1, 40)")
-                        .flatMap(i -> Rows.ints(c.createStatement("select $1::int").bind(0, i)), 8);
+                        .flatMap(
+                                i -> Rows.ints(
+                                        c.createStatement("select $1::int").bind(0, i)),
+                                8);
             case 6 -> (c, attempt) -> copy(c, attempt, size);
-            case 7 -> (c, attempt) -> Mono.delay(Duration.ofMillis(size % 6)).map(Long::intValue).flux();
+            case 7 ->
+                (c, attempt) -> Mono.delay(Duration.ofMillis(size % 6))
+                        .map(Long::intValue)
+                        .flux();
             case 8 -> (c, attempt) -> Rows.ints(c, "select 1 from pg_sleep(0.05)");
             default -> (c, attempt) -> savepoint(attempt, fails);
         };
@@ -172,8 +186,8 @@ final class FaultedScope {
             List<Write> inside = new CopyOnWriteArrayList<>();
             return scopes.transactions(Propagation.NESTED)
                     .inTransactionMany(c -> {
-                        Flux<Integer> written = insert(c, attempt, fails)
-                                .doOnSubscribe(s -> inside.add(writes.get(writes.size() - 1)));
+                        Flux<Integer> written =
+                                insert(c, attempt, fails).doOnSubscribe(s -> inside.add(writes.get(writes.size() - 1)));
                         return fails ? written.concatWith(Mono.error(new UsersOwn())) : written;
                     })
                     .onErrorResume(UsersOwn.class, e -> {
@@ -203,7 +217,8 @@ final class FaultedScope {
 
     private Flux<Integer> pipeline() {
         return switch (shape) {
-            case TRANSACTION_OF_ONE -> scopes.inTransaction(c -> body(c).count()).map(Long::intValue).flux();
+            case TRANSACTION_OF_ONE ->
+                scopes.inTransaction(c -> body(c).count()).map(Long::intValue).flux();
             case TRANSACTION_OF_MANY -> scopes.inTransactionMany(this::body);
             case TRANSACTIONAL_OPERATOR -> ambient().as(scopes::transactional);
             case RETRIED_TRANSACTION ->
@@ -289,10 +304,12 @@ final class FaultedScope {
     /** Which errors are right where. */
     private void judgeError(Throwable error, List<String> offences) {
         boolean done = doneAttempts.contains(attempts.get());
-        if (attempts.get() == 0) {
-            if (!(error instanceof ScopeAcquisitionException) && !isOfTheDatabase(error)) {
-                offences.add("no connection, but " + error);
-            }
+        boolean mayLackAConnection = attempts.get() == 0 || shape == Shape.RETRIED_TRANSACTION;
+        if (mayLackAConnection
+                && (error instanceof ScopeAcquisitionException || isOfTheDatabase(error) || isOfThePool(error))) {
+            // it came no further
+        } else if (attempts.get() == 0) {
+            offences.add("no connection, but " + error);
         } else if (!done) {
             if (error instanceof UsersOwn ? !failsAtTheEnd : !isOfTheFault(error)) {
                 offences.add("the body did not end, but " + error);
@@ -324,7 +341,8 @@ final class FaultedScope {
         Boolean kept = null;
         for (Write write : writes) {
             long there = countIn(durable, write);
-            String rows = "rows from " + write.first + " of attempt " + write.attempt + ", " + there + " of " + write.count;
+            String rows =
+                    "rows from " + write.first + " of attempt " + write.attempt + ", " + there + " of " + write.count;
             if (there != 0 && there != write.count) {
                 offences.add(rows + ", are durable in part");
             } else if (write.attempt != last || write.undone || !mayBeKept()) {
@@ -366,7 +384,8 @@ final class FaultedScope {
         TransactionOutcome told = own.get(own.size() - 1).transaction();
         boolean wrote = writes.stream().anyMatch(write -> write.attempt == attempts.get() && !write.undone);
         boolean there = writes.stream().anyMatch(write -> countIn(durable, write) > 0);
-        if (told == TransactionOutcome.COMMITTED && wrote && !there || told == TransactionOutcome.ROLLED_BACK && there) {
+        if (told == TransactionOutcome.COMMITTED && wrote && !there
+                || told == TransactionOutcome.ROLLED_BACK && there) {
             offences.add("listeners were told " + told + ", but its rows are " + (there ? "durable" : "lost"));
         }
         if (told == TransactionOutcome.UNKNOWN && end() != End.OUTCOME_UNKNOWN && end() != End.CANCELLED) {
@@ -407,6 +426,12 @@ final class FaultedScope {
                 || error instanceof ScopeTimeoutException
                 || error instanceof ScopeAcquisitionException
                 || String.valueOf(error.getMessage()).contains("expired");
+    }
+
+    /** It has found dead connections twice, and tries no more often. */
+    private static boolean isOfThePool(Throwable error) {
+        return error.getClass() == R2dbcNonTransientResourceException.class
+                && "Connection validation failed".equals(error.getMessage());
     }
 
     /** The connection was lost, the database does not serve, or somebody else cancelled the statement. */

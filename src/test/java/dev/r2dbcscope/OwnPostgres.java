@@ -38,6 +38,7 @@ final class OwnPostgres implements AutoCloseable {
                     .setDataDirectory(data.resolve("data"))
                     .setCleanDataDirectory(false)
                     .setServerConfig("fsync", "off")
+                    .setServerConfig("synchronous_commit", "on") // what is acknowledged survives a crash of the server
                     .setServerConfig("max_connections", "200")
                     .start();
         } catch (IOException e) {
@@ -65,7 +66,8 @@ final class OwnPostgres implements AutoCloseable {
         try {
             new ProcessBuilder("kill", "-QUIT", Long.toString(pid)).start().waitFor();
             Await.until(
-                    () -> ProcessHandle.of(pid).filter(ProcessHandle::isAlive).isEmpty(), () -> "it did not die: " + pid);
+                    () -> ProcessHandle.of(pid).filter(ProcessHandle::isAlive).isEmpty(),
+                    () -> "it did not die: " + pid);
         } catch (IOException | InterruptedException e) {
             throw new IllegalStateException(e);
         }
@@ -74,8 +76,9 @@ final class OwnPostgres implements AutoCloseable {
 
     private long postmaster() {
         try {
-            return Long.parseLong(
-                    Files.readAllLines(data.resolve("data/postmaster.pid")).get(0).strip());
+            return Long.parseLong(Files.readAllLines(data.resolve("data/postmaster.pid"))
+                    .get(0)
+                    .strip());
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
@@ -94,15 +97,18 @@ final class OwnPostgres implements AutoCloseable {
     void execute(String sql) {
         Mono.usingWhen(
                         connectionFactory().create(),
-                        connection -> connection.createStatement(sql).execute().flatMap(r -> r.getRowsUpdated()).then(),
+                        connection -> connection
+                                .createStatement(sql)
+                                .execute()
+                                .flatMap(r -> r.getRowsUpdated())
+                                .then(),
                         connection -> connection.close())
                 .block(LONG);
     }
 
     /** Asks for numbers on a connection of its own. */
     List<Integer> ints(String sql) {
-        return Flux.usingWhen(
-                        connectionFactory().create(), connection -> Rows.ints(connection, sql), c -> c.close())
+        return Flux.usingWhen(connectionFactory().create(), connection -> Rows.ints(connection, sql), c -> c.close())
                 .collectList()
                 .blockOptional(LONG)
                 .orElseThrow();
@@ -112,7 +118,8 @@ final class OwnPostgres implements AutoCloseable {
     public void close() throws IOException {
         server.close();
         try (Stream<Path> files = Files.walk(data)) {
-            files.sorted(Comparator.reverseOrder()).forEach(file -> file.toFile().delete());
+            files.sorted(Comparator.reverseOrder())
+                    .forEach(file -> file.toFile().delete());
         }
     }
 }

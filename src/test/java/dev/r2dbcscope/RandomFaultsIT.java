@@ -2,19 +2,19 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.r2dbcscope.testkit.FaultyProxy;
 import java.io.IOException;
 import java.time.Duration;
-import java.util.ArrayList;
-import java.util.EnumMap;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Random;
-import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
-import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.IntStream;
+import java.util.stream.LongStream;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
@@ -36,67 +36,100 @@ class RandomFaultsIT {
     static final Duration NEVER = Duration.ofMinutes(10);
 
     private static final int SHORT = 120;
-    private static final int LONG = 2_000;
-    private static final int LARGEST_POOL = 4;
+    private static final int FULL = 2_000;
+    private static final int LANES = 4;
+    private static final int CASES_PER_RESTART = 60;
+    private static final int MOST_FAILURES = 5;
 
     private final OwnPostgres server = new OwnPostgres();
-    private final List<FaultedPool> pools = new ArrayList<>();
-    private final AtomicInteger ids = new AtomicInteger(1);
+    private final List<FaultedLane> lanes =
+            IntStream.range(0, LANES).mapToObj(i -> new FaultedLane(server, i)).toList();
     private final List<Throwable> dropped = new CopyOnWriteArrayList<>();
-    private final Map<FaultedScope.End, Integer> ends = new EnumMap<>(FaultedScope.End.class);
-    private final Map<String, Integer> errors = new TreeMap<>();
-    private int struck;
+    private final List<FaultedLane.Case> cases = new CopyOnWriteArrayList<>();
+    private final List<AssertionError> failures = new CopyOnWriteArrayList<>();
 
     @BeforeEach
     void prepare() {
         server.execute("create table fault_rows (id int primary key)");
-        for (int size = 1; size <= LARGEST_POOL; size++) {
-            pools.add(new FaultedPool(size, server));
-        }
         Hooks.onErrorDropped(dropped::add);
     }
 
     @AfterEach
     void cleanUp() throws IOException {
         Hooks.resetOnErrorDropped();
-        pools.forEach(FaultedPool::close);
+        lanes.forEach(FaultedLane::close);
         server.close();
     }
 
     @Test
     void leaveEverythingInOrder() {
-        run(Integer.getInteger("faults", SHORT), 40);
+        run(Integer.getInteger("faults", SHORT));
     }
 
     /** Some minutes: profile soak. */
     @Test
     @Tag("soak")
     void leaveEverythingInOrderManyTimes() {
-        run(Integer.getInteger("faults", LONG), 40);
+        run(Integer.getInteger("faults", FULL));
     }
 
-    private void run(int cases, int casesPerRestart) {
+    private void run(int count) {
         Long only = Long.getLong("faults.seed");
         long first = only == null ? Long.getLong("faults.first", 1L) : only;
+        long last = only == null ? first + count - 1 : only;
         long start = System.nanoTime();
-        for (long seed = first; seed < first + (only == null ? cases : 1); seed++) {
-            run(seed, seed % casesPerRestart == 0);
+        runTogether(first, last);
+        LongStream.rangeClosed(first, last).filter(RandomFaultsIT::restarts).forEach(seed -> run(lanes.get(0), seed));
+        print(first, last, Duration.ofNanos(System.nanoTime() - start));
+        if (!failures.isEmpty()) {
+            AssertionError all = new AssertionError(failures.size() + " cases failed");
+            failures.forEach(all::addSuppressed);
+            throw all;
         }
-        System.out.printf(
-                "RandomFaultsIT: %d cases from seed %d, %d struck, in %d s; scopes %s; errors %s; dropped outside %d%n",
-                cases,
-                first,
-                struck,
-                Duration.ofNanos(System.nanoTime() - start).toSeconds(),
-                ends,
-                errors,
-                dropped.size());
-        if (only == null && cases >= SHORT) {
-            assertThat(ends).containsOnlyKeys(FaultedScope.End.values());
-            assertThat(struck).isGreaterThan(cases / 3);
-        }
+        assertThat(dropped).allMatch(RandomFaultsIT::isOfTheDriver);
         assertThat(server.ints("select count(*)::int from pg_stat_activity where state like '%transaction%'"))
                 .containsExactly(0);
+        if (last - first + 1 >= SHORT) {
+            assertThat(cases.stream().filter(run -> run.script().hasStruck())).hasSizeGreaterThan(count / 3);
+            assertThat(scopes().map(FaultedScope::end)).contains(FaultedScope.End.values());
+        }
+    }
+
+    /** Those that restart the server have it for themselves. */
+    private static boolean restarts(long seed) {
+        return seed % CASES_PER_RESTART == 0;
+    }
+
+    private void runTogether(long first, long last) {
+        AtomicLong seeds = new AtomicLong(first);
+        ExecutorService threads = Executors.newFixedThreadPool(LANES);
+        try {
+            CompletableFuture.allOf(lanes.stream()
+                            .map(lane -> CompletableFuture.runAsync(() -> runSome(lane, seeds, last), threads))
+                            .toArray(CompletableFuture[]::new))
+                    .join();
+        } finally {
+            threads.shutdown();
+        }
+    }
+
+    private void runSome(FaultedLane lane, AtomicLong seeds, long last) {
+        for (long seed = seeds.getAndIncrement(); seed <= last; seed = seeds.getAndIncrement()) {
+            if (!restarts(seed)) {
+                run(lane, seed);
+            }
+        }
+    }
+
+    private void run(FaultedLane lane, long seed) {
+        if (failures.size() >= MOST_FAILURES) {
+            return;
+        }
+        try {
+            cases.add(lane.run(seed, restarts(seed)));
+        } catch (AssertionError e) {
+            failures.add(e);
+        }
     }
 
     /** The driver has nobody to tell that it could not send, and who waits for the answer is told otherwise. */
@@ -106,39 +139,28 @@ class RandomFaultsIT {
                         && (error.getCause() instanceof IOException || error.getCause() instanceof AbortedException);
     }
 
-    private void run(long seed, boolean restarts) {
-        Random random = new Random(seed * 0x9E3779B97F4A7C15L);
-        FaultedPool pool = pools.get(random.nextInt(pools.size()));
-        FaultScript script = restarts ? FaultScript.restart(random) : FaultScript.random(random);
-        int count = 1 + random.nextInt(8);
-        int firstId = ids.get();
-        List<FaultedScope> scopes = new ArrayList<>();
-        for (int i = 0; i < count; i++) {
-            scopes.add(new FaultedScope("scope-" + i, random, pool.scopes(), script, ids));
-        }
-        String here = "seed " + seed + ", pool of " + pool.size() + ", " + script;
-        try {
-            script.arm(pool);
-            scopes.forEach(FaultedScope::start);
-            Await.until(() -> scopes.stream().allMatch(FaultedScope::isOver), () -> "not over");
-            Await.until(() -> !script.isBusy(), () -> "the fault is not over");
-            pool.assertWhole();
-            Set<Integer> durable = new HashSet<>(server.ints("select id from fault_rows where id >= " + firstId));
-            List<String> offences =
-                    scopes.stream().flatMap(scope -> scope.offences(durable).stream()).toList();
-            assertThat(offences).isEmpty();
-            assertThat(dropped).allMatch(RandomFaultsIT::isOfTheDriver);
-        } catch (Throwable e) {
-            throw new AssertionError(
-                    "-Dfaults.seed=" + seed + ": " + here + "; " + scopes + "; live " + pool.scopes().live(), e);
-        }
-        struck += script.hasStruck() ? 1 : 0;
-        for (FaultedScope scope : scopes) {
+    private Stream<FaultedScope> scopes() {
+        return cases.stream().flatMap(run -> run.scopes().stream());
+    }
+
+    private void print(long first, long last, Duration took) {
+        Map<FaultedScope.End, Integer> ends = new TreeMap<>();
+        Map<String, Integer> errors = new TreeMap<>();
+        scopes().forEach(scope -> {
             ends.merge(scope.end(), 1, Integer::sum);
             Throwable error = scope.error();
             if (error != null) {
                 errors.merge(error.getClass().getSimpleName(), 1, Integer::sum);
             }
-        }
+        });
+        System.out.printf(
+                "RandomFaultsIT: %d cases, seeds %d to %d, %d struck, in %d s; scopes %s; errors %s%n",
+                cases.size(),
+                first,
+                last,
+                cases.stream().filter(run -> run.script().hasStruck()).count(),
+                took.toSeconds(),
+                ends,
+                errors);
     }
 }
