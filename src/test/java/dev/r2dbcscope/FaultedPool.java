@@ -99,8 +99,12 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
         }
     }
 
-    /** Mends the network, and proves that the pool has all its connections, and each of them is alive and idle. */
+    /**
+     * Waits for the last scope, which must end even if the network never comes back; then mends it, and proves that the
+     * pool has all its connections, and each of them is alive and idle.
+     */
     void assertWhole() {
+        awaitNobodyLives();
         network.heal();
         awaitQuiet();
         List<R2dbcException> lost = new CopyOnWriteArrayList<>();
@@ -108,8 +112,12 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
         awaitQuiet();
     }
 
-    private void awaitQuiet() {
+    private void awaitNobodyLives() {
         Await.until(() -> scopes.live().isEmpty(), () -> "still live: " + scopes.live());
+    }
+
+    private void awaitQuiet() {
+        awaitNobodyLives();
         Await.until(
                 () -> pool.getMetrics().orElseThrow().acquiredSize() == 0,
                 () -> "still acquired: " + pool.getMetrics().orElseThrow().acquiredSize());
@@ -128,9 +136,8 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
                 assertThat(Rows.ints(connection, "select 42").collectList().block(LONG))
                         .containsExactly(42);
             }
-            assertThat(server.ints("select count(*)::int" + whereOurs() + " and state = 'idle'"))
-                    .containsExactly(size);
-            assertThat(server.ints("select count(*)::int" + whereOurs())).containsExactly(size);
+            awaitBackends("", "");
+            awaitBackends(" and state = 'idle'", " idle");
             return true;
         } catch (R2dbcException e) {
             lost.add(e);
@@ -138,6 +145,13 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
         } finally {
             Flux.fromIterable(all).flatMap(Connection::close).onErrorComplete().blockLast(LONG);
         }
+    }
+
+    /** The server may still have to notice that a connection was closed. */
+    private void awaitBackends(String condition, String what) {
+        Await.until(
+                () -> server.ints("select count(*)::int" + whereOurs() + condition).get(0) == size,
+                () -> "not " + size + what + " backends: " + server.ints("select pid" + whereOurs() + condition));
     }
 
     @Override
