@@ -45,6 +45,7 @@ final class FaultedLane implements AutoCloseable {
             script.arm(pool);
             scopes.forEach(FaultedScope::start);
             Await.until(() -> scopes.stream().allMatch(FaultedScope::isOver), () -> "not over");
+            pool.mend();
             Await.until(() -> !script.isBusy(), () -> "the fault is not over");
             pool.assertWhole();
             judge(scopes, first);

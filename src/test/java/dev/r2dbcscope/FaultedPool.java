@@ -99,13 +99,14 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
         }
     }
 
-    /**
-     * Waits for the last scope, which must end even if the network never comes back; then mends it, and proves that the
-     * pool has all its connections, and each of them is alive and idle.
-     */
-    void assertWhole() {
+    /** Waits for the last scope, which must end even if the network never comes back; then mends it. */
+    void mend() {
         awaitNobodyLives();
         network.heal();
+    }
+
+    /** Proves that the pool has all its connections, and each of them is alive and idle. */
+    void assertWhole() {
         awaitQuiet();
         List<R2dbcException> lost = new CopyOnWriteArrayList<>();
         Await.until(() -> isWhole(lost), () -> "not whole: " + lost);
@@ -150,7 +151,9 @@ final class FaultedPool implements FaultScript.World, AutoCloseable {
     /** The server may still have to notice that a connection was closed. */
     private void awaitBackends(String condition, String what) {
         Await.until(
-                () -> server.ints("select count(*)::int" + whereOurs() + condition).get(0) == size,
+                () -> server.ints("select count(*)::int" + whereOurs() + condition)
+                                .get(0)
+                        == size,
                 () -> "not " + size + what + " backends: " + server.ints("select pid" + whereOurs() + condition));
     }
 

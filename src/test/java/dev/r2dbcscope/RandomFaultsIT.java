@@ -2,6 +2,8 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import ch.qos.logback.classic.Level;
+import ch.qos.logback.classic.Logger;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.List;
@@ -19,6 +21,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
+import org.slf4j.LoggerFactory;
 import reactor.core.Exceptions;
 import reactor.core.publisher.Hooks;
 import reactor.netty.channel.AbortedException;
@@ -41,6 +45,10 @@ class RandomFaultsIT {
     private static final int CASES_PER_RESTART = 60;
     private static final int MOST_FAILURES = 5;
 
+    @RegisterExtension
+    final LogCapture log = new LogCapture();
+
+    private final Logger driverLog = (Logger) LoggerFactory.getLogger("io.r2dbc.postgresql.client");
     private final OwnPostgres server = new OwnPostgres();
     private final List<FaultedLane> lanes =
             IntStream.range(0, LANES).mapToObj(i -> new FaultedLane(server, i)).toList();
@@ -51,12 +59,14 @@ class RandomFaultsIT {
     @BeforeEach
     void prepare() {
         server.execute("create table fault_rows (id int primary key)");
+        driverLog.setLevel(Level.OFF); // it would print every fault
         Hooks.onErrorDropped(dropped::add);
     }
 
     @AfterEach
     void cleanUp() throws IOException {
         Hooks.resetOnErrorDropped();
+        driverLog.setLevel(null);
         lanes.forEach(FaultedLane::close);
         server.close();
     }
