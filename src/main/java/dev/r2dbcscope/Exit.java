@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.ValidationDepth;
 import java.time.Duration;
 import java.util.function.Supplier;
@@ -117,10 +118,13 @@ final class Exit {
         return bounded(connection::rollbackTransaction, () -> "ROLLBACK was not answered");
     }
 
-    /** The database refuses it when a statement failed after the savepoint, whose error the pipeline kept to itself. */
+    /**
+     * The database refuses it when a statement failed after the savepoint, whose error the pipeline kept to itself. A
+     * connection that is lost meanwhile says nothing of the statements, and takes the transaction with it.
+     */
     private Mono<Void> releaseSavepoint() {
         return dropSavepoint().doOnSuccess(ignored -> committed = true).onErrorResume(e -> {
-            commitError = e instanceof ScopeReleaseException
+            commitError = e instanceof ScopeReleaseException || isOfALostConnection(e)
                     ? e
                     : new ScopeRolledBackException(
                             "The savepoint was rolled back to, because a statement after it had failed",
@@ -128,6 +132,10 @@ final class Exit {
                             e);
             return e == commitError ? Mono.error(e) : rollbackToSavepoint();
         });
+    }
+
+    private boolean isOfALostConnection(Throwable e) {
+        return e instanceof R2dbcException known && session.dialect().endsConnection(known);
     }
 
     /** What was done since the savepoint is undone; the transaction around it goes on. */

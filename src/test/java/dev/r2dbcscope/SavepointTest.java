@@ -5,7 +5,9 @@ import static dev.r2dbcscope.Settling.assertSettled;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import dev.r2dbcscope.testkit.ProbeFault;
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import java.time.Duration;
 import java.util.List;
 import java.util.function.Supplier;
@@ -192,6 +194,16 @@ class SavepointTest {
                             "release savepoint#1",
                             "after#1",
                             "commit#1");
+        }
+
+        @Test
+        void nothingMoreWhenTheConnectionIsLostWhileItIsReleased() {
+            R2dbcNonTransientResourceException lost = new R2dbcNonTransientResourceException("gone", "08006");
+            database.on("release savepoint", ProbeFault.fail(() -> lost));
+            TestSubscriber<Integer> outer = inside(nested.inTransactionMany(c -> Rows.ints(c, "inner")));
+
+            assertThat(outer.expectTerminalError()).isSameAs(lost);
+            assertThat(database.log()).doesNotContain("rollback to savepoint#1", "after#1", "commit#1");
         }
 
         @Test
