@@ -1,6 +1,8 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
@@ -14,8 +16,26 @@ public final class NotingDialect implements Dialect {
                 && noting.driver().isMoreThanTheSpi();
     }
 
+    /** That of the connection under a pool, if there is one. */
+    private static NotingDriver driver(Connection connection) {
+        return ((NotingDriver.NotingConnection) FactorySupply.physical(connection)).driver();
+    }
+
     private static @Nullable Mono<Void> scripted(Connection connection, String what) {
-        return ((NotingDriver.NotingConnection) connection).driver().scripted(what);
+        return driver(connection).scripted(what);
+    }
+
+    @Override
+    public @Nullable Publisher<Map<String, Optional<String>>> applySettings(
+            Connection connection, Map<String, String> settings, boolean local) {
+        Mono<Void> scripted = scripted(connection, "settings");
+        return scripted == null ? null : scripted.thenReturn(Map.of());
+    }
+
+    @Override
+    @SuppressWarnings("unchecked")
+    public @Nullable Publisher<Boolean> keepsPreparedStatements(Connection connection) {
+        return (Publisher<Boolean>) driver(connection).answer("cache");
     }
 
     @Override

@@ -74,14 +74,19 @@ final class NotingDriver {
 
     @Nullable
     Mono<Void> scripted(String what) {
+        Flux<?> answer = answer(what);
+        return answer == null ? null : answer.then();
+    }
+
+    @Nullable
+    Flux<?> answer(String what) {
         Supplier<? extends Publisher<?>> behaviour = script.get(what);
         return behaviour == null
                 ? null
                 : Flux.defer(() -> {
-                            noted.add(what);
-                            return Flux.from(behaviour.get());
-                        })
-                        .then();
+                    noted.add(what);
+                    return Flux.from(behaviour.get());
+                });
     }
 
     /** What was set, bound and asked for, in order. */
