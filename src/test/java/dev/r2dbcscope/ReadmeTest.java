@@ -73,6 +73,33 @@ class ReadmeTest {
         assertThat(Files.readString(Path.of("README.md")).lines()).contains(command);
     }
 
+    @Test
+    void everyLinkToAFileLeadsToOne() {
+        List<String> links = Stream.of("README.md", "SECURITY.md", "CONTRIBUTING.md")
+                .flatMap(file -> Pattern.compile("\\]\\((?!http|#)([^)#]+)").matcher(read(file)).results())
+                .map(link -> link.group(1))
+                .toList();
+
+        assertThat(links).hasSizeGreaterThan(20);
+        assertThat(links).allSatisfy(link -> assertThat(Path.of(link)).exists());
+    }
+
+    /** What holds a guarantee is named in its table. */
+    @Test
+    void everyTestThatIsNamedExists() throws IOException {
+        List<String> tests;
+        try (Stream<Path> files = Files.walk(Path.of("src/test/java"))) {
+            tests = files.map(file -> file.getFileName().toString()).toList();
+        }
+        List<String> named = Stream.of("README.md", "SECURITY.md")
+                .flatMap(file -> Pattern.compile("`(?:\\w+/)*(\\w+(?:Test|IT|Stress))`").matcher(read(file)).results())
+                .map(name -> name.group(1) + ".java")
+                .toList();
+
+        assertThat(named).hasSizeGreaterThan(30);
+        assertThat(tests).containsAll(named);
+    }
+
     /** Without white space, which the formatter decides. */
     private static List<String> matches(Pattern pattern, String file) {
         return pattern.matcher(read(file))
