@@ -2,10 +2,12 @@ package dev.r2dbcscope;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.r2dbcscope.testkit.LeakExtension;
 import io.r2dbc.pool.ConnectionPool;
 import java.time.Duration;
-import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.scheduler.Schedulers;
@@ -13,14 +15,15 @@ import reactor.core.scheduler.Schedulers;
 /** Ways in which people use the R2DBC SPI that a careless gate would break. */
 class SpiIdiomsIT {
 
-    private final ConnectionPool pool = Postgres.pool(1);
-    private final ConnectionScopes scopes = ConnectionScopes.of(pool);
+    @RegisterExtension
+    final LeakExtension leaks = LeakExtension.of();
 
-    @AfterEach
-    void nothingIsOut() {
-        assertThat(scopes.live()).isEmpty();
-        assertThat(pool.getMetrics().orElseThrow().acquiredSize()).isZero();
-        pool.dispose();
+    private static final ConnectionPool POOL = Postgres.pool(1);
+    private final ConnectionScopes scopes = ConnectionScopes.of(leaks.watch(POOL));
+
+    @AfterAll
+    static void dispose() {
+        POOL.disposeLater().block(Duration.ofSeconds(60));
     }
 
     @Test

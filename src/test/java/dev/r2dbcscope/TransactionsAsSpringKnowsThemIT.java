@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.r2dbcscope.TransactionsAsSpringKnowsThemIT.Subject.Work;
+import dev.r2dbcscope.testkit.LeakAssertions;
 import io.r2dbc.pool.ConnectionPool;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.IsolationLevel;
@@ -40,8 +41,9 @@ class TransactionsAsSpringKnowsThemIT {
 
     private static final Duration BOUND = Duration.ofSeconds(60);
 
+    private final LeakAssertions leaks = LeakAssertions.of();
     private final ConnectionPool pool = Postgres.pool(3);
-    private final ConnectionScopes scopes = ConnectionScopes.of(pool);
+    private final ConnectionScopes scopes = ConnectionScopes.of(leaks.watch(pool));
 
     /** Whose transactions. */
     enum Subject {
@@ -183,8 +185,7 @@ class TransactionsAsSpringKnowsThemIT {
 
     @AfterEach
     void nothingIsHeld() {
-        Await.until(() -> pool.getMetrics().orElseThrow().acquiredSize() == 0, () -> "connections are held");
-        assertThat(scopes.live()).isEmpty();
+        leaks.assertNothingHeld();
         pool.disposeLater().block(BOUND);
     }
 

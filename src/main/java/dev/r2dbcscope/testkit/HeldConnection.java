@@ -17,11 +17,22 @@ final class HeldConnection {
     private final long number;
     private final String origin;
     private final @Nullable CurrentScope scope;
-    private final Queue<String> running = new ConcurrentLinkedQueue<>();
+    private final Queue<Work> running = new ConcurrentLinkedQueue<>();
     private final AtomicBoolean misused = new AtomicBoolean();
     private final AtomicReference<State> state = new AtomicReference<>(State.WANTED);
     private volatile long since = System.nanoTime();
     private volatile @Nullable String last;
+    private volatile boolean left;
+
+    /** An execution that has not ended; two of the same text are two. */
+    static final class Work {
+
+        private final String sql;
+
+        private Work(String sql) {
+            this.sql = sql;
+        }
+    }
 
     private enum State {
         WANTED,
@@ -77,6 +88,15 @@ final class HeldConnection {
         return state() != State.WANTED;
     }
 
+    /** Its subscriber has left before the end of the acquisition; a pool may have taken the connection back then. */
+    void left() {
+        left = true;
+    }
+
+    boolean wasLeft() {
+        return left;
+    }
+
     /** None comes any more. */
     void refused() {
         if (state.compareAndSet(State.WANTED, State.CLOSED)) {
@@ -97,13 +117,16 @@ final class HeldConnection {
         leaks.forget(this);
     }
 
-    void began(String sql) {
+    Work began(String sql) {
         last = sql;
-        running.add(sql);
+        Work work = new Work(sql);
+        running.add(work);
+        return work;
     }
 
-    void ended(String sql) {
-        running.remove(sql);
+    /** Before its subscriber hears of it. */
+    void ended(Work work) {
+        running.remove(work);
     }
 
     /** Takes notice of a call. The first one after the close is an offence, and those after it are no news. */
@@ -132,9 +155,9 @@ final class HeldConnection {
     }
 
     private String work() {
-        String now = running.peek();
+        Work now = running.peek();
         if (now != null) {
-            return "; in flight: \"" + now + "\"";
+            return "; in flight: \"" + now.sql + "\"";
         }
         String before = last;
         return before == null ? "; never used" : "; last: \"" + before + "\"";

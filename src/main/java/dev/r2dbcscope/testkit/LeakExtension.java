@@ -25,7 +25,8 @@ import org.junit.jupiter.api.extension.ExtensionContext;
  * the test's Spring configuration for instance, and the tests have {@code @ExtendWith(LeakExtension.class)}.
  *
  * <p>What is held when a test begins, by {@code @BeforeAll} or as the leak of an earlier test, is not held against it; what
- * {@code @BeforeEach} opens, {@code @AfterEach} has to close. A test that fails by itself has its own error, with the leak
+ * {@code @BeforeEach} opens, {@code @AfterEach} has to close. A pool should outlive the tests: where {@code @AfterEach} closes
+ * it, call {@link LeakAssertions#assertNothingHeld()} there, before that. A test that fails by itself has its own error, with the leak
  * suppressed under it.
  *
  * <p>Immutable.

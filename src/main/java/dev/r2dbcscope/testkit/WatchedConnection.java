@@ -35,7 +35,8 @@ final class WatchedConnection implements Connection, Wrapped<Connection> {
         Publisher<Void> close = delegate.close();
         return Mono.<Void>fromDirect(close)
                 .doOnSubscribe(subscription -> held.closing())
-                .doFinally(end -> held.closed());
+                .doOnTerminate(held::closed)
+                .doOnCancel(held::closed);
     }
 
     @Override
@@ -54,12 +55,13 @@ final class WatchedConnection implements Connection, Wrapped<Connection> {
 
     /** What is executed counts as in flight until the driver has ended it. */
     Publisher<? extends Result> executed(String sql, Publisher<? extends Result> driver) {
-        return Flux.<Result>from(driver)
-                .doOnSubscribe(subscription -> {
-                    held.used(sql);
-                    held.began(sql);
-                })
-                .doFinally(end -> held.ended(sql));
+        return Flux.defer(() -> {
+            held.used(sql);
+            HeldConnection.Work work = held.began(sql);
+            return Flux.<Result>from(driver)
+                    .doOnTerminate(() -> held.ended(work))
+                    .doOnCancel(() -> held.ended(work));
+        });
     }
 
     @Override

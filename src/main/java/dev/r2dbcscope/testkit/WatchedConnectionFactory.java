@@ -39,6 +39,7 @@ final class WatchedConnectionFactory implements ConnectionFactory, Wrapped<Conne
     private Mono<Connection> handedOut(Publisher<? extends Connection> connections, HeldConnection first) {
         return Mono.<Connection>fromDirect(connections)
                 .<Connection>map(connection -> new WatchedConnection(connection, leaks.given(first)))
+                .doOnCancel(first::left)
                 .doFinally(end -> first.refused());
     }
 

@@ -22,6 +22,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.springframework.r2dbc.core.DatabaseClient;
 import reactor.core.Disposable;
+import reactor.core.publisher.BaseSubscriber;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
@@ -101,6 +102,19 @@ class LeakAssertionsIT {
                         + " through the watched factory, or were lost on the way");
         leaks.assertNothingHeld(Duration.ZERO);
         Mono.from(stray.close()).block(LONG);
+    }
+
+    @Test
+    void findsNothingWhereThePoolTakesBackWhatItHasDelivered() {
+        Flux.from(connections.create()).subscribe(new BaseSubscriber<Connection>() {
+            @Override
+            protected void hookOnNext(Connection connection) {
+                cancel();
+            }
+        });
+
+        leaks.assertNothingHeld(LONG);
+        assertThat(PoolCapacity.inUse(pool)).hasValue(0);
     }
 
     @Test

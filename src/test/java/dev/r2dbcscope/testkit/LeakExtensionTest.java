@@ -28,11 +28,16 @@ import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.testkit.engine.EngineTestKit;
 import org.junit.platform.testkit.engine.EventType;
 import org.opentest4j.TestAbortedException;
+import reactor.core.Disposable;
+import reactor.core.Disposables;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
 /** The extension, by small test classes that leak in each way. */
 class LeakExtensionTest {
+
+    /** Once, because it ends with everything that it has leaked. */
+    private static final Map<String, TestExecutionResult> results = run(Leaking.class);
 
     /** What became of each test of a class, by the name of its method. */
     private static Map<String, TestExecutionResult> run(Class<?> tests) {
@@ -71,7 +76,10 @@ class LeakExtensionTest {
         @RegisterExtension
         static final LeakExtension leaks = LeakExtension.of().withPatience(Duration.ofMillis(20));
 
-        static final ProbeConnectionFactory probe = ProbeConnectionFactory.of().on("select 1", Flux::never);
+        static final ProbeHold hold = ProbeHold.of();
+        static final ProbeConnectionFactory probe =
+                ProbeConnectionFactory.of().on("select 1", ProbeFault.hold(hold));
+        static final Disposable.Composite started = Disposables.composite();
         static final ConnectionFactory connections = leaks.watch(probe);
         static final ConnectionScopes scopes =
                 ConnectionScopes.of(connections).with(ScopeOptions.defaults().withName("orders"));
@@ -94,9 +102,9 @@ class LeakExtensionTest {
         @Test
         @Order(3)
         void leaksAScope() {
-            scopes.withConnectionMany(c ->
+            started.add(scopes.withConnectionMany(c ->
                             Flux.from(c.createStatement("select 1").execute()).flatMap(result -> result.map(row -> 1)))
-                    .subscribe();
+                    .subscribe());
         }
 
         @Test
@@ -123,6 +131,13 @@ class LeakExtensionTest {
             throw new TestAbortedException("no such database");
         }
 
+        /** Nothing of it is to be met by other tests. */
+        @AfterAll
+        static void end() {
+            started.dispose();
+            hold.release();
+        }
+
         @Test
         @Order(7)
         void isClean() {
@@ -132,8 +147,6 @@ class LeakExtensionTest {
 
     @Test
     void failsTheTestThatLeaksAndNoOther() {
-        Map<String, TestExecutionResult> results = run(Leaking.class);
-
         assertThat(failure(results, "leaksAConnection"))
                 .isInstanceOf(AssertionError.class)
                 .hasMessageStartingWith("leaksAConnection() leaves 1 leak, after waiting for PT0.02S:\n  1. connection"
@@ -151,8 +164,6 @@ class LeakExtensionTest {
 
     @Test
     void doesNotHideTheErrorOfTheTest() {
-        Map<String, TestExecutionResult> results = run(Leaking.class);
-
         assertThat(failure(results, "failsAndLeaks"))
                 .isExactlyInstanceOf(IllegalStateException.class)
                 .hasMessage("of the test");
@@ -163,8 +174,6 @@ class LeakExtensionTest {
 
     @Test
     void failsATestThatWasAborted() {
-        Map<String, TestExecutionResult> results = run(Leaking.class);
-
         assertThat(failure(results, "isAbortedAndLeaks"))
                 .isInstanceOf(AssertionError.class)
                 .hasMessageStartingWith("isAbortedAndLeaks() leaves 1 leak");
@@ -222,13 +231,19 @@ class LeakExtensionTest {
         @RegisterExtension
         static final LeakExtension leaks = LeakExtension.of().withPatience(Duration.ZERO);
 
+        static final Disposable.Composite started = Disposables.composite();
         static final ConnectionFactory first = leaks.watch(ProbeConnectionFactory.of());
         static final ConnectionScopes second = leaks.watch(ConnectionScopes.of(ProbeConnectionFactory.of()));
 
         @Test
         void leaksInBoth() {
             taken(first);
-            second.withConnection(c -> Mono.never()).subscribe();
+            started.add(second.withConnection(c -> Mono.never()).subscribe());
+        }
+
+        @AfterAll
+        static void end() {
+            started.dispose();
         }
     }
 
