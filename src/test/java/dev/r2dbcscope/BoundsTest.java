@@ -70,6 +70,7 @@ class BoundsTest {
             "ScopeOptions$Draft.listeners: " + OPTIONS,
             "ScopeOptions.listeners: " + OPTIONS,
             "ScopeRoot.DIALECTS: the services on the class path",
+            "ScopeRoot.listeners: what the connection factory brings along when the scopes are made",
             "ScopesDrainedException.remaining: the live scopes",
             "SessionReport.listeners: " + OPTIONS,
             "SessionSettingException.keys: the keys of SessionSettings",
