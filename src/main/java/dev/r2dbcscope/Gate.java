@@ -199,7 +199,7 @@ final class Gate {
         boolean held = cancel.holdsBack(inFlight, now == Closing.ABRUPTLY);
         Exchange head;
         while ((head = head()) != null) {
-            if (now == Closing.ABRUPTLY || sealed) {
+            if (closing == Closing.ABRUPTLY || sealed) {
                 waiting.poll();
                 refuse(head);
             } else if (held) {
@@ -211,6 +211,9 @@ final class Gate {
                 break;
             } else {
                 drainNewest(head);
+                if (closing == Closing.ABRUPTLY) {
+                    continue; // the rows that were read ahead have ended the scope
+                }
                 waiting.poll();
                 if (head.admit()) {
                     if (watched != null) {
