@@ -72,12 +72,17 @@ final class Entry {
         }
         report.waiting();
         long bound = options.acquireTimeout().toNanos();
-        deadline = System.nanoTime() + bound;
+        deadline = now() + bound;
         waitAtMost(bound);
         supply.acquire(this, context);
         if (waitsBelowOthers() && session.isAcquiring()) {
             WaitGraph.INSTANCE.waits(session);
         }
+    }
+
+    /** By the clock of the timers, which a test may have replaced. */
+    private static long now() {
+        return Schedulers.parallel().now(TimeUnit.NANOSECONDS);
     }
 
     private static Disposable timer(Runnable expired, long nanos) {
@@ -188,7 +193,7 @@ final class Entry {
                 .then(new Opening(session, arrived).run())
                 .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         if (!settled.get()) {
-            openingTimer.update(timer(this::openingTimedOut, deadline - System.nanoTime()));
+            openingTimer.update(timer(this::openingTimedOut, deadline - now()));
         }
         if (session.isBlocked()) {
             WaitGraph.INSTANCE.received(session);

@@ -70,13 +70,19 @@ final class Exit {
     /** Nothing new is admitted; on success what was admitted may end, otherwise its rows are thrown away. */
     private Mono<Void> quiesce() {
         Gate gate = session.gate();
-        if (session.isCondemned()) {
+        if (session.isLost()) {
             gate.closeAbruptly();
             return condemned();
         }
         Mono<Void> idle = commits ? gate.closeGracefully() : gate.closeAbruptly();
         return bounded(() -> idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
-                .doOnSuccess(ignored -> session.quiet());
+                .doOnSuccess(ignored -> session.quiet())
+                .then(Mono.defer(this::requireNotLost));
+    }
+
+    /** What was waited for may have been a transaction inside that could not be ended. */
+    private Mono<Void> requireNotLost() {
+        return session.isLost() ? condemned() : Mono.empty();
     }
 
     private Mono<Void> condemned() {
@@ -154,7 +160,7 @@ final class Exit {
 
     /** Whoever used the connection may have left a transaction of his own open, or a failed COMMIT has. */
     private Mono<Void> restoreAutoCommit() {
-        if (session.isCondemned()) {
+        if (session.isLost()) {
             return condemned();
         }
         boolean foreign = session.isNested() && (session.isSavepoint() || !session.hasBegun());
@@ -206,6 +212,7 @@ final class Exit {
 
     private Mono<Void> stepFailed(Throwable step) {
         failure = step;
+        session.lost();
         session.gate().giveUp();
         session.quiet();
         boolean unexpected = !session.rollbackMark().isRequested();

@@ -231,7 +231,7 @@ final class Gate {
         boolean held = cancel.holdsBack(inFlight, now == Closing.ABRUPTLY);
         Exchange head;
         while ((head = head()) != null) {
-            if (now == Closing.ABRUPTLY || sealed) {
+            if (closing == Closing.ABRUPTLY || sealed) {
                 waiting.poll();
                 refuse(head);
             } else if (held) {
@@ -243,6 +243,9 @@ final class Gate {
                 break;
             } else {
                 drainNewest(head);
+                if (closing == Closing.ABRUPTLY) {
+                    continue; // the rows that were read ahead have ended the scope
+                }
                 waiting.poll();
                 if (head.admit()) {
                     leftTheQueue();

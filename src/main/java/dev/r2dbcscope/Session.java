@@ -78,6 +78,7 @@ final class Session {
     private volatile boolean blocked;
     private volatile boolean begun;
     private volatile boolean condemned;
+    private volatile boolean lost;
     private volatile boolean dying;
     private volatile boolean spent;
     private volatile boolean quiet;
@@ -320,6 +321,16 @@ final class Session {
     /** It is not known whether the transaction has begun: the exit will destroy the connection. */
     void condemnUnopened() {
         condemned = true;
+    }
+
+    /** The exit has given up: nothing more is sent on the connection, not even by those inside who still use it. */
+    void lost() {
+        lost = true;
+    }
+
+    /** Whether the connection will be destroyed, or was, because this session or one around it could not be ended. */
+    boolean isLost() {
+        return condemned || lost || outer != null && outer.isLost();
     }
 
     /** The connection is not to be returned when it is given back, but to be destroyed. */

@@ -25,6 +25,7 @@ final class SessionReport {
     private volatile long askedAt;
     private volatile long gotAt;
     private volatile long gaveBackAt;
+    private volatile long heldSince;
     private volatile boolean opened;
     private boolean leakSuspected;
     private boolean leakDecided;
@@ -46,15 +47,16 @@ final class SessionReport {
 
     void opening() {
         gotAt = System.nanoTime();
+        heldSince = Schedulers.parallel().now(TimeUnit.NANOSECONDS);
         Duration threshold = session.options().leakThreshold();
         if (!threshold.isZero()) {
             leakTimer = Schedulers.parallel().schedule(this::suspectLeak, threshold.toNanos(), TimeUnit.NANOSECONDS);
         }
     }
 
-    /** For how long the connection has been held. */
+    /** For how long the connection has been held, by the clock of the timers, which a test may have replaced. */
     Duration held() {
-        return Duration.ofNanos(System.nanoTime() - gotAt);
+        return Duration.ofNanos(Schedulers.parallel().now(TimeUnit.NANOSECONDS) - heldSince);
     }
 
     void opened() {

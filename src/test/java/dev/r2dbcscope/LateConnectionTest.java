@@ -3,6 +3,7 @@ package dev.r2dbcscope;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import dev.r2dbcscope.testkit.ProbeFault;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -50,6 +51,22 @@ class LateConnectionTest {
 
         assertThat(subscriber.expectTerminalError()).isInstanceOf(ScopeAcquisitionException.class);
         assertThat(database.log()).containsExactly("create", "close#1");
+    }
+
+    @Test
+    void hasOnlyTheRestOfTheAcquireTimeoutToBegin() {
+        VirtualTimeScheduler time = witness.virtualTime();
+        database.on("create", ProbeFault.delay(Duration.ofSeconds(20)))
+                .on("begin", ProbeFault.delay(Duration.ofSeconds(20)));
+        scopes.inTransactionMany(c -> Rows.ints(c, "select 1")).subscribe(subscriber);
+
+        time.advanceTimeBy(Duration.ofSeconds(29));
+        assertThat(subscriber.isTerminated()).isFalse();
+        time.advanceTimeBy(Duration.ofSeconds(2));
+
+        assertThat(subscriber.expectTerminalError())
+                .isInstanceOf(ScopeAcquisitionException.class)
+                .hasMessageContaining("while the transaction began");
     }
 
     @Nested

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.ScopeTimeoutException.Limit;
 import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import dev.r2dbcscope.testkit.ProbeFault;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
 import java.util.function.Consumer;
@@ -101,6 +102,18 @@ class TimeLimitsTest {
             pass(0.9);
             assertThat(subscriber.isTerminated()).isFalse();
             pass(0.2);
+            assertThat(subscriber.expectTerminalError()).satisfies(timeout(Limit.HOLD, ScopeState.IDLE));
+        }
+
+        @Test
+        void countsTheTimeThatTheDatabaseNeedsToBegin() {
+            database.on("begin", ProbeFault.delay(BOUND.dividedBy(2)));
+            held.inTransaction(c -> Mono.<Integer>never()).subscribe(subscriber);
+
+            pass(0.9);
+            assertThat(subscriber.isTerminated()).isFalse();
+            pass(0.2);
+
             assertThat(subscriber.expectTerminalError()).satisfies(timeout(Limit.HOLD, ScopeState.IDLE));
         }
 

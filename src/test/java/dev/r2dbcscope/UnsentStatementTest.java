@@ -50,6 +50,22 @@ class UnsentStatementTest {
     }
 
     @Test
+    void isWhatWaitsBehindAResultThatEndsTheScopeByItsOverflow() {
+        database.servingInOrder().on("outer", () -> Flux.range(0, 100));
+        TestSubscriber<Integer> waiting = TestSubscriber.create();
+        TestSubscriber<Integer> subscriber =
+                TestSubscriber.builder().initialRequest(1).build();
+        scopes.with(ScopeOptions.defaults().withMaxBufferedRows(4))
+                .withConnectionMany(c -> Rows.ints(c, "outer")
+                        .doOnNext(row -> Rows.ints(c, "waiting").subscribe(waiting)))
+                .subscribe(subscriber);
+
+        assertThat(subscriber.expectTerminalError()).isInstanceOf(NestedReadOverflowException.class);
+        assertThat(waiting.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+        assertThat(database.log()).containsExactly("create", "outer#1", "close#1");
+    }
+
+    @Test
     void isNotSentWhenTheStuckOneEndsByTheClose() {
         VirtualTimeScheduler time = witness.virtualTime();
         Step<Integer> rows = new Step<>();

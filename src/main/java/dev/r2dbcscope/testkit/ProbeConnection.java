@@ -6,7 +6,10 @@ import io.r2dbc.spi.Batch;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ConnectionMetadata;
 import io.r2dbc.spi.IsolationLevel;
+import io.r2dbc.spi.R2dbcBadGrammarException;
+import io.r2dbc.spi.R2dbcException;
 import io.r2dbc.spi.R2dbcNonTransientResourceException;
+import io.r2dbc.spi.R2dbcRollbackException;
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Statement;
 import io.r2dbc.spi.TransactionDefinition;
@@ -35,11 +38,12 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
     private final ProbeTransaction transaction;
     private final ProbeCursors cursors = new ProbeCursors();
     private final Set<Sinks.Empty<Void>> running = ConcurrentHashMap.newKeySet();
+    private final Sinks.Empty<Void> closing = Sinks.empty();
 
     ProbeConnection(ProbeConnectionFactory probe, int number) {
         this.probe = probe;
         this.number = number;
-        this.transaction = new ProbeTransaction(probe::tookEffect);
+        this.transaction = new ProbeTransaction(probe::tookEffect, probe::abortsTransactions);
     }
 
     /** The probe's connection in what a pool or a proxy has wrapped around it. */
@@ -84,18 +88,58 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
             Publisher<?> scripted = probe.scripted(step);
             Mono<Void> done =
                     scripted == null ? Mono.empty() : Flux.from(scripted).then();
-            Mono<Void> effective = done.doOnSuccess(ignored -> effect.run());
+            Mono<Void> effective =
+                    done.then(Mono.defer(() -> refusal(kind, step))).doOnSuccess(ignored -> effect.run());
             ProbeFault fault = probe.faultAt(call);
-            return Mono.fromDirect(fault.applyTo(effective.flux(), call));
+            return Mono.fromDirect(fault.applyTo(effective.flux(), call, closing.asMono()));
         });
-        return probe.inOrder() && kind != Kind.CANCEL ? Mono.fromDirect(inTurn(act.flux())) : act;
+        return probe.inOrder() && kind != Kind.CANCEL ? Mono.fromDirect(inTurn(kind, step, act.flux())) : act;
     }
 
-    private <T> Flux<T> inTurn(Flux<T> step) {
+    /** What a database answers after a statement of the transaction has failed. */
+    private Mono<Void> refusal(Kind kind, String step) {
+        if (!transaction.isAborted()) {
+            return Mono.empty();
+        }
+        return switch (kind) {
+            case COMMIT -> {
+                transaction.rollback();
+                yield Mono.error(new R2dbcRollbackException("COMMIT of an aborted transaction rolled it back"));
+            }
+            case BEGIN, SETTING -> Mono.error(aborted());
+            case SAVEPOINT -> "rollback to savepoint".equals(step) ? Mono.empty() : Mono.error(aborted());
+            default -> Mono.empty();
+        };
+    }
+
+    private static R2dbcException aborted() {
+        return new R2dbcBadGrammarException("The transaction is aborted", "25P02");
+    }
+
+    private <T> Flux<T> inTurn(Kind kind, String step, Flux<T> act) {
         return Flux.defer(() -> {
             ProbeTurns.Turn turn = turns.new Turn();
-            return turn.enter().thenMany(step).doFinally(end -> turn.leave());
+            return entered(turn, kind, step).thenMany(act).doFinally(end -> turn.leave());
         });
+    }
+
+    /** What waits for its turn when the connection is closed fails, and was never sent. */
+    private Mono<Void> entered(ProbeTurns.Turn turn, Kind kind, String step) {
+        if (closes.get() > 0) {
+            called(kind, step).end(State.FAILED);
+            return closing.asMono();
+        }
+        return turn.enter()
+                .takeUntilOther(closing.asMono())
+                .then(Mono.defer(() -> closes.get() > 0 ? closing.asMono() : Mono.empty()));
+    }
+
+    private void closed() {
+        if (probe.inOrder()) {
+            R2dbcException error = new R2dbcNonTransientResourceException("The connection was closed", "08003");
+            running.forEach(statement -> statement.tryEmitError(error));
+            closing.tryEmitError(error);
+        }
     }
 
     /** Makes what runs fail, as a server does that is asked to cancel it, unless something else was scripted. */
@@ -119,7 +163,7 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
         return Flux.defer(() -> {
             ProbeTurns.Turn turn = turns.new Turn();
             Reading reading = new Reading(turn);
-            return turn.enter()
+            return entered(turn, Kind.STATEMENT, sql)
                     .thenMany(Flux.defer(() -> executedNow(sql, reading)))
                     .doOnNext(result -> reading.handedOut = true)
                     .concatWith(Mono.defer(reading::awaited))
@@ -132,8 +176,12 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
     }
 
     private Flux<Result> executedNow(String sql, Reading reading) {
-        ProbeCursors.Command command = probe.knowsCursors() ? cursors.command(sql, this::answer) : null;
+        ProbeCursors.Command command = probe.knowsMoreThanTheSpi() ? cursors.command(sql, this::answer) : null;
         ProbeCall call = called(Kind.STATEMENT, command == null ? sql : command.step());
+        if (transaction.isAborted()) {
+            call.end(State.FAILED);
+            return Flux.error(aborted());
+        }
         Sinks.Empty<Void> interruption = Sinks.empty();
         running.add(interruption);
         Flux<?> answer = command == null || probe.isScripted(call.step()) ? answer(call.step()) : command.rows();
@@ -148,6 +196,7 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
                 : fault.applyTo(result.doOnNext(made -> reading.made = true).flux());
         return faulty.takeUntilOther(interruption.asMono())
                 .doOnComplete(() -> endedWithoutResult(State.COMPLETED, call, interruption, reading))
+                .doOnError(error -> transaction.failed())
                 .doOnError(error -> endedWithoutResult(State.FAILED, call, interruption, reading))
                 .doOnCancel(() -> endedWithoutResult(State.CANCELLED, call, interruption, reading));
     }
@@ -170,7 +219,9 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
                 faulty.takeUntilOther(interruption.asMono()).doOnSubscribe(subscription -> reading.begun = true);
         return call.endingWith(interruptible, end -> {
                     running.remove(interruption);
-                    if (end != State.FAILED) {
+                    if (end == State.FAILED) {
+                        transaction.failed();
+                    } else {
                         transaction.executed(call.step());
                     }
                 })
@@ -234,10 +285,11 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
             probe.violated(call + " called " + closes.get() + " times");
         } else {
             probe.closedOne();
+            closed();
         }
         ProbeFault fault = probe.faultAt(call);
         if (!fault.isNone()) {
-            return fault.applyTo(Flux.<Void>empty(), call);
+            return fault.applyTo(Flux.<Void>empty(), call, Mono.never());
         }
         call.end(State.COMPLETED);
         return probe.isScripted("close") ? (Publisher<Void>) probe.scripted("close") : Mono.empty();

@@ -50,6 +50,7 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
     private volatile @Nullable ProbeFaults faults;
     private volatile boolean forgetful;
     private volatile boolean inOrder;
+    private volatile boolean aborts;
     private volatile boolean knowsSettings;
     private volatile boolean knowsCursors;
     private volatile boolean knowsCancel;
@@ -117,12 +118,25 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
 
     /**
      * Connections serve one step at a time, in the order in which they came, as those of real databases do: a statement holds
-     * up all that follow until its last row was read. By default each step is served at once.
+     * up all that follow until its last row was read. What has not ended when the connection is closed fails with SQLSTATE
+     * 08003. By default each step is served at once, and none is disturbed by a close.
      *
      * @return this
      */
     public ProbeConnectionFactory servingInOrder() {
         inOrder = true;
+        return this;
+    }
+
+    /**
+     * A statement that fails aborts the transaction that it is part of, from now on, as in PostgreSQL: what follows fails
+     * with SQLSTATE 25P02 until it is rolled back, as a whole or to a savepoint, and a COMMIT rolls it back and fails with an
+     * {@link io.r2dbc.spi.R2dbcRollbackException}. By default a failed statement has no consequences.
+     *
+     * @return this
+     */
+    public ProbeConnectionFactory abortingTransactions() {
+        aborts = true;
         return this;
     }
 
@@ -149,7 +163,8 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
     /**
      * Reads statements that begin with {@code query} and have a fetch size through cursors from now on, as steps
      * {@code "open"}, {@code "fetch"} and {@code "close cursor"}, with a number behind them from the second cursor on. Each
-     * connection is prepared for them if {@code "prepare cursor"} is scripted.
+     * connection is prepared for them if {@code "prepare cursor"} is scripted. So does a factory that was told to know settings
+     * or how to cancel.
      *
      * @return this
      */
@@ -281,7 +296,7 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
                 : Flux.from((Publisher<? extends Connection>) behaviour.get());
         return Flux.defer(() -> {
             ProbeCall call = called(Kind.CREATE, 0, "create");
-            return faultAt(call).applyTo(connections, call);
+            return faultAt(call).applyTo(connections, call, Mono.never());
         });
     }
 
@@ -341,6 +356,10 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
         return behaviour == null ? null : behaviour.get();
     }
 
+    boolean abortsTransactions() {
+        return aborts;
+    }
+
     boolean inOrder() {
         return inOrder;
     }
@@ -351,10 +370,6 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
 
     boolean knowsSettings() {
         return knowsSettings;
-    }
-
-    boolean knowsCursors() {
-        return knowsCursors;
     }
 
     boolean knowsCancel() {

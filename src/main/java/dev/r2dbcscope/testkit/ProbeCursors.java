@@ -3,6 +3,7 @@ package dev.r2dbcscope.testkit;
 import dev.r2dbcscope.Cursors;
 import dev.r2dbcscope.testkit.ProbeCall.Kind;
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcBadGrammarException;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.List;
@@ -108,7 +109,7 @@ final class ProbeCursors {
     private List<Object> next(String name, int rows) {
         Queue<Object> cursor = open.get(name);
         if (cursor == null) {
-            throw new IllegalStateException("There is no cursor " + name);
+            throw new R2dbcBadGrammarException("There is no cursor " + name, "34000");
         }
         List<Object> page = new ArrayList<>();
         while (page.size() < rows && !cursor.isEmpty()) {

@@ -148,12 +148,15 @@ public final class ProbeFault {
         return losesAnswer;
     }
 
-    /** The step with the fault; the call's state follows it. */
+    /** The step with the fault, until its connection is closed; the call's state follows it. */
     @SuppressWarnings("unchecked")
-    <T> Flux<T> applyTo(Flux<T> step, ProbeCall call) {
+    <T> Flux<T> applyTo(Flux<T> step, ProbeCall call, Mono<?> closed) {
         Flux<Object> raw = (Flux<Object>) step;
-        // doFinally lets no second completion through
-        return (Flux<T>) (this == DUPLICATE ? change.apply(call.endingWith(raw)) : call.endingWith(change.apply(raw)));
+        // what follows the state lets no second completion through
+        return (Flux<T>)
+                (this == DUPLICATE
+                        ? change.apply(call.endingWith(raw))
+                        : call.endingWith(change.apply(raw).takeUntilOther(closed)));
     }
 
     @SuppressWarnings("unchecked")

@@ -4,18 +4,31 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 
 /** What one connection has done and not yet committed. */
 final class ProbeTransaction {
 
     private final Consumer<String> durable;
+    private final BooleanSupplier aborts;
     private final List<String> pending = new ArrayList<>();
     private final Map<String, Integer> savepoints = new LinkedHashMap<>();
     private boolean open;
+    private boolean aborted;
 
-    ProbeTransaction(Consumer<String> durable) {
+    ProbeTransaction(Consumer<String> durable, BooleanSupplier aborts) {
         this.durable = durable;
+        this.aborts = aborts;
+    }
+
+    /** Whether one of its statements has failed, so that it takes no other. */
+    synchronized boolean isAborted() {
+        return aborted;
+    }
+
+    synchronized void failed() {
+        aborted = open && aborts.getAsBoolean();
     }
 
     synchronized boolean isOpen() {
@@ -44,6 +57,7 @@ final class ProbeTransaction {
         pending.clear();
         savepoints.clear();
         open = false;
+        aborted = false;
     }
 
     synchronized void savepoint(String name) {
@@ -60,6 +74,7 @@ final class ProbeTransaction {
         if (mark != null) {
             pending.subList(mark, pending.size()).clear();
             forget(name, false);
+            aborted = false;
         }
     }
 

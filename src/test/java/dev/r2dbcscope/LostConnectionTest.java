@@ -1,0 +1,84 @@
+package dev.r2dbcscope;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.r2dbcscope.testkit.ProbeConnectionFactory;
+import dev.r2dbcscope.testkit.ProbeFault;
+import java.time.Duration;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
+import reactor.core.Disposable;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+import reactor.test.scheduler.VirtualTimeScheduler;
+import reactor.test.subscriber.TestSubscriber;
+
+/** When one of several scopes on a connection could not be ended, none of them sends anything on it any more. */
+class LostConnectionTest {
+
+    private static final Duration RELEASE = Duration.ofSeconds(5);
+
+    @RegisterExtension
+    final LogCapture log = new LogCapture();
+
+    @RegisterExtension
+    final Witness witness = new Witness();
+
+    private final ProbeConnectionFactory database =
+            witness.watch(ProbeConnectionFactory.of().servingInOrder());
+    private final ConnectionScopes scopes = witness.watch(ConnectionScopes.of(database))
+            .with(ScopeOptions.defaults().withReleaseTimeout(RELEASE));
+    private final ConnectionScopes nested = scopes.transactions(Propagation.NESTED);
+    private VirtualTimeScheduler time;
+
+    @BeforeEach
+    void hang() {
+        time = witness.virtualTime();
+        database.on("stuck", ProbeFault.hang());
+    }
+
+    @Test
+    void sendsNoRollbackWhenTheSavepointInsideCouldNotBeRolledBackTo() {
+        TestSubscriber<Integer> subscriber = TestSubscriber.create();
+        scopes.inTransactionMany(c -> nested.inTransactionMany(inner -> Rows.ints(inner, "stuck")))
+                .subscribe(subscriber);
+
+        subscriber.cancel();
+        time.advanceTimeBy(RELEASE);
+
+        assertThat(database.log()).containsExactly("create", "begin#1", "savepoint#1", "stuck#1", "close#1");
+    }
+
+    @Test
+    void sendsNoCommitWhenTheSavepointInsideCouldNotBeRolledBackTo() {
+        TestSubscriber<Integer> subscriber = TestSubscriber.create();
+        scopes.inTransaction(c -> Mono.deferContextual(context -> {
+                    Disposable inner = nested.inTransactionMany(n -> Rows.ints(n, "stuck"))
+                            .contextWrite(context)
+                            .subscribe();
+                    inner.dispose();
+                    return Mono.just(1);
+                }))
+                .subscribe(subscriber);
+
+        time.advanceTimeBy(RELEASE);
+
+        assertThat(subscriber.expectTerminalError()).isInstanceOf(ScopeReleaseException.class);
+        assertThat(database.log()).containsExactly("create", "begin#1", "savepoint#1", "stuck#1", "close#1");
+        assertThat(database.durable()).isEmpty();
+    }
+
+    @Test
+    void sendsNoRollbackWhenTheScopeAroundHasGivenUp() {
+        database.on("begin", ProbeFault.hang());
+        TestSubscriber<Integer> subscriber = TestSubscriber.create();
+        scopes.withConnectionMany(c -> scopes.inTransactionMany(inner -> Flux.just(1)))
+                .subscribe(subscriber);
+
+        subscriber.cancel();
+        time.advanceTimeBy(RELEASE.multipliedBy(10));
+
+        assertThat(database.log()).containsExactly("create", "begin#1", "close#1");
+    }
+}

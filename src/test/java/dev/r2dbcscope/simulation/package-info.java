@@ -1,0 +1,4 @@
+@NullMarked
+package dev.r2dbcscope.simulation;
+
+import org.jspecify.annotations.NullMarked;
