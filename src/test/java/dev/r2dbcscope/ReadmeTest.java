@@ -76,7 +76,9 @@ class ReadmeTest {
     @Test
     void everyLinkToAFileLeadsToOne() {
         List<String> links = Stream.of("README.md", "SECURITY.md", "CONTRIBUTING.md")
-                .flatMap(file -> Pattern.compile("\\]\\((?!http|#)([^)#]+)").matcher(read(file)).results())
+                .flatMap(file -> Pattern.compile("\\]\\((?!http|#)([^)#]+)")
+                        .matcher(read(file))
+                        .results())
                 .map(link -> link.group(1))
                 .toList();
 
@@ -92,7 +94,9 @@ class ReadmeTest {
             tests = files.map(file -> file.getFileName().toString()).toList();
         }
         List<String> named = Stream.of("README.md", "SECURITY.md")
-                .flatMap(file -> Pattern.compile("`(?:\\w+/)*(\\w+(?:Test|IT|Stress))`").matcher(read(file)).results())
+                .flatMap(file -> Pattern.compile("`(?:\\w+/)*(\\w+(?:Test|IT|Stress))`")
+                        .matcher(read(file))
+                        .results())
                 .map(name -> name.group(1) + ".java")
                 .toList();
 

@@ -77,8 +77,7 @@ class LeakExtensionTest {
         static final LeakExtension leaks = LeakExtension.of().withPatience(Duration.ofMillis(20));
 
         static final ProbeHold hold = ProbeHold.of();
-        static final ProbeConnectionFactory probe =
-                ProbeConnectionFactory.of().on("select 1", ProbeFault.hold(hold));
+        static final ProbeConnectionFactory probe = ProbeConnectionFactory.of().on("select 1", ProbeFault.hold(hold));
         static final Disposable.Composite started = Disposables.composite();
         static final ConnectionFactory connections = leaks.watch(probe);
         static final ConnectionScopes scopes =
