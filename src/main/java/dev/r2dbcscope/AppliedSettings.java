@@ -92,7 +92,7 @@ final class AppliedSettings {
         }
         Map<String, String> wanted = wanted(lockWait);
         return (wanted.isEmpty() ? Shield.lazily(begin) : begin(connection, begin, wanted))
-                .then(setTimeouts(connection, lockWait, ownLockWait != null));
+                .then(unlessLost(() -> setTimeouts(connection, lockWait, ownLockWait != null)));
     }
 
     private Mono<Void> begin(Connection connection, Supplier<Publisher<Void>> begin, Map<String, String> wanted) {
@@ -109,9 +109,14 @@ final class AppliedSettings {
                     Shield.start(() -> Flux.from(setting).doOnComplete(() -> inTime.set(begun.get())), context);
             return beginning
                     .onErrorResume(e -> set.onErrorComplete().then(Mono.error(e)))
-                    .then(set.then(Mono.defer(() -> inTime.get() ? Mono.empty() : setAgain(connection, wanted)))
+                    .then(set.then(unlessLost(() -> inTime.get() ? Mono.empty() : setAgain(connection, wanted)))
                             .onErrorMap(e -> refused(e, wanted)));
         });
+    }
+
+    /** What was answered too late, when the connection was destroyed already, is followed by nothing. */
+    private Mono<Void> unlessLost(Supplier<Mono<Void>> step) {
+        return Mono.defer(() -> session.isLost() ? Mono.empty() : step.get());
     }
 
     /** Something between the scope and the driver held BEGIN up, so the settings may have come first, to no effect. */
@@ -127,7 +132,7 @@ final class AppliedSettings {
         }
         Map<String, String> wanted = wanted(lockWait);
         return (wanted.isEmpty() ? Mono.<Void>empty() : enter(connection, wanted))
-                .then(setTimeouts(connection, lockWait, false));
+                .then(unlessLost(() -> setTimeouts(connection, lockWait, false)));
     }
 
     private Mono<Void> enter(Connection connection, Map<String, String> wanted) {

@@ -6,6 +6,7 @@ import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import dev.r2dbcscope.testkit.ProbeFault;
 import java.time.Duration;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Nested;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import reactor.core.Disposable;
@@ -80,5 +81,39 @@ class LostConnectionTest {
         time.advanceTimeBy(RELEASE.multipliedBy(10));
 
         assertThat(database.log()).containsExactly("create", "begin#1", "close#1");
+    }
+
+    /** As when something between the scope and the driver holds BEGIN up. */
+    @Nested
+    class WhoseBeginIsAnsweredTooLate {
+
+        private final ProbeConnectionFactory late = witness.watch(ProbeConnectionFactory.of())
+                .on("begin", ProbeFault.delay(Duration.ofMinutes(5)));
+        private final TestSubscriber<Integer> subscriber = TestSubscriber.create();
+
+        private void begin(ScopeOptions options) {
+            witness.watch(ConnectionScopes.of(late))
+                    .with(options)
+                    .inTransaction(c -> Mono.just(1))
+                    .subscribe(subscriber);
+            time.advanceTimeBy(Duration.ofMinutes(10));
+            assertThat(subscriber.expectTerminalError()).isInstanceOf(ScopeAcquisitionException.class);
+        }
+
+        @Test
+        void getsNoSettingsAnyMore() {
+            late.knowingSettings();
+
+            begin(ScopeOptions.defaults().withSettings(SessionSettings.none().with("app.tenant", "1")));
+
+            assertThat(late.log()).containsExactly("create", "begin#1", "set local app.tenant#1", "close#1");
+        }
+
+        @Test
+        void getsNoTimeoutsAnyMore() {
+            begin(ScopeOptions.defaults().withStatementTimeout(Duration.ofSeconds(1)));
+
+            assertThat(late.log()).containsExactly("create", "begin#1", "close#1");
+        }
     }
 }
