@@ -231,7 +231,7 @@ final class Gate {
         boolean held = cancel.holdsBack(inFlight, now == Closing.ABRUPTLY);
         Exchange head;
         while ((head = head()) != null) {
-            if (closing == Closing.ABRUPTLY || sealed) {
+            if (closing == Closing.ABRUPTLY || sealed || owner.isLost()) {
                 waiting.poll();
                 refuse(head);
             } else if (held) {

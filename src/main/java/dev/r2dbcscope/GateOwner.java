@@ -22,6 +22,9 @@ interface GateOwner {
     /** How long a statement may wait behind such a transaction. */
     Duration longestHold();
 
+    /** Whether the connection is destroyed, or will be, so that nothing may be sent on it. */
+    boolean isLost();
+
     /** The connection's dialect. */
     Dialect dialect();
 

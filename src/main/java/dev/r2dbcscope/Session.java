@@ -661,6 +661,12 @@ final class Session {
                             + " and the connection will be destroyed",
                     label);
         }
+        if (isLost() && !isExiting()) {
+            return new ScopeClosedException(
+                    "The scope's connection can no longer be used: the scope around did not wait for this one any longer"
+                            + " than its release timeout, and destroyed the connection; let its pipeline wait for this one",
+                    label);
+        }
         Scope owner = scope;
         return owner == null ? new ScopeClosedException("The scope has ended", label) : owner.closedError();
     }

@@ -48,6 +48,11 @@ final class SessionGateOwner implements GateOwner {
     }
 
     @Override
+    public boolean isLost() {
+        return session.isLost();
+    }
+
+    @Override
     public Dialect dialect() {
         return session.dialect();
     }

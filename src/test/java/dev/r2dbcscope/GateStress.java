@@ -53,6 +53,11 @@ public class GateStress {
         }
 
         @Override
+        public boolean isLost() {
+            return false;
+        }
+
+        @Override
         public Dialect dialect() {
             return PlainDialect.INSTANCE;
         }

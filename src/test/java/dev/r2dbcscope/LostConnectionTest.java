@@ -83,6 +83,27 @@ class LostConnectionTest {
         assertThat(database.log()).containsExactly("create", "begin#1", "close#1");
     }
 
+    /** Of a transaction that the pipeline around it does not wait for, and which runs longer than that can wait. */
+    @Test
+    void sendsNoStatementWhenTheScopeAroundHasGivenUp() {
+        TestSubscriber<Integer> inner = TestSubscriber.create();
+        TestSubscriber<Integer> subscriber = TestSubscriber.create();
+        scopes.withConnection(c -> Mono.deferContextual(context -> {
+                    scopes.inTransactionMany(own -> Mono.delay(RELEASE.multipliedBy(2))
+                                    .thenMany(Flux.defer(() -> Rows.ints(own, "late"))))
+                            .contextWrite(context)
+                            .subscribe(inner);
+                    return Mono.just(1);
+                }))
+                .subscribe(subscriber);
+
+        time.advanceTimeBy(RELEASE.multipliedBy(10));
+
+        assertThat(subscriber.getReceivedOnNext()).containsExactly(1);
+        assertThat(inner.expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+        assertThat(database.log()).containsExactly("create", "begin#1", "close#1");
+    }
+
     /** As when something between the scope and the driver holds BEGIN up. */
     @Nested
     class WhoseBeginIsAnsweredTooLate {
