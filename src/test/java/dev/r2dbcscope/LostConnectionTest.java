@@ -108,8 +108,8 @@ class LostConnectionTest {
     @Nested
     class WhoseBeginIsAnsweredTooLate {
 
-        private final ProbeConnectionFactory late = witness.watch(ProbeConnectionFactory.of())
-                .on("begin", ProbeFault.delay(Duration.ofMinutes(5)));
+        private final ProbeConnectionFactory late =
+                witness.watch(ProbeConnectionFactory.of()).on("begin", ProbeFault.delay(Duration.ofMinutes(5)));
         private final TestSubscriber<Integer> subscriber = TestSubscriber.create();
 
         private void begin(ScopeOptions options) {

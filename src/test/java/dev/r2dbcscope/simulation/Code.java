@@ -153,7 +153,7 @@ final class Code {
         if (current.isTransactional()) {
             attempt.hooked = true;
             current.afterCompletion(outcome -> Mono.fromRunnable(() -> {
-                        history.note(attempt.run.name + " hook " + outcome);
+                        history.note(() -> attempt.run.name + " hook " + outcome);
                         attempt.hooks.add(outcome);
                     })
                     .then(Mono.delay(millis(1))));

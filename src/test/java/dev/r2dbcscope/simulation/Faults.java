@@ -47,7 +47,7 @@ final class Faults implements ProbeFaults {
         if (lease == null) {
             return;
         }
-        if (call.kind() == ProbeCall.Kind.SETTING) {
+        if (call.step().startsWith("set ") || call.step().startsWith("restore ")) {
             lease.setting(call);
         } else if (call.kind() == ProbeCall.Kind.CANCEL) {
             lease.cancelling(call).forEach(this::altered);
@@ -57,7 +57,7 @@ final class Faults implements ProbeFaults {
     private ProbeFault find(ProbeCall call, int nth, int row) {
         for (Fault fault : faults) {
             if (fault.kind() == call.kind() && fault.nth() == nth && fault.row() == row) {
-                history.note("    " + fault.mishap() + " at " + call + (row < 0 ? "" : " row " + row));
+                history.note(() -> "    " + fault.mishap() + " at " + call + (row < 0 ? "" : " row " + row));
                 take(fault, call);
                 return fault(fault);
             }

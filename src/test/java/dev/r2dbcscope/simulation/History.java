@@ -10,6 +10,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.SignalType;
 import reactor.test.scheduler.VirtualTimeScheduler;
@@ -18,6 +19,7 @@ import reactor.test.scheduler.VirtualTimeScheduler;
 final class History implements ScopeListener {
 
     private static final int LONGEST = 20_000;
+    private static final int MOST_OFFENCES = 20;
 
     final List<String> log = new ArrayList<>();
     final List<String> offences = new ArrayList<>();
@@ -27,6 +29,7 @@ final class History implements ScopeListener {
 
     private final VirtualTimeScheduler time;
     private final Thread thread = Thread.currentThread();
+    private final boolean isRecording;
     private long clock;
 
     /** Whether a fault made the database lie about a transaction, so that no outcome can be right. */
@@ -44,33 +47,36 @@ final class History implements ScopeListener {
     /** Whether a close has failed, or may be taken for failed, so that it is tried again. */
     boolean closesAgain;
 
-    History(VirtualTimeScheduler time, boolean inOrder) {
+    History(VirtualTimeScheduler time, boolean inOrder, boolean isRecording) {
+        this.isRecording = isRecording;
         this.time = time;
         this.inOrder = inOrder;
     }
 
     /** Adds to the log; returns the moment. */
-    long note(String what) {
-        if (Thread.currentThread() != thread) {
-            offence("on another thread, " + Thread.currentThread().getName() + ": " + what);
-        }
-        if (log.size() > LONGEST) {
+    long note(Supplier<String> what) {
+        if (++clock > LONGEST) {
             throw new AssertionError("the run does not come to an end");
         }
-        log.add(time.now(TimeUnit.MICROSECONDS) / 1000.0 + " " + what);
-        return ++clock;
+        if (Thread.currentThread() != thread) {
+            offence("on another thread, " + Thread.currentThread().getName() + ": " + what.get());
+        }
+        if (isRecording) {
+            log.add(time.now(TimeUnit.MICROSECONDS) / 1000.0 + " " + what.get());
+        }
+        return clock;
     }
 
     void offence(String what) {
-        if (offences.size() < 20) {
+        if (offences.size() < MOST_OFFENCES) {
             offences.add(what);
         }
         log.add("!!! " + what);
     }
 
-    void require(boolean holds, String what) {
+    void require(boolean holds, Supplier<String> what) {
         if (!holds) {
-            offence(what);
+            offence(what.get());
         }
     }
 
@@ -79,26 +85,26 @@ final class History implements ScopeListener {
     Run run(Node.Scope node, @Nullable Attempt around) {
         Run run = new Run("scope" + (runs.size() + 1), node, around);
         runs.put(run.name, run);
-        note(run.name + " is " + run.kind + (around == null ? "" : " inside " + around.run.name));
+        note(() -> run.name + " is " + run.kind + (around == null ? "" : " inside " + around.run.name));
         return run;
     }
 
     Asked asked(String kind, Attempt attempt, boolean stray) {
         String sql = kind + " " + (statements.size() + 1);
-        Asked statement = new Asked(sql, attempt, note("asked for " + sql + " in " + attempt.run.name), stray);
+        Asked statement = new Asked(sql, attempt, note(() -> "asked for " + sql + " in " + attempt.run.name), stray);
         statements.put(sql, statement);
         attempt.statements.add(statement);
         return statement;
     }
 
     void told(Run run, SignalType signal, @Nullable Throwable error) {
-        long now = note(run.name + " told " + signal
+        long now = note(() -> run.name + " told " + signal
                 + (error == null ? "" : " " + error.getClass().getSimpleName()));
         boolean first = run.told == null || run.told == SignalType.CANCEL;
-        require(first || signal == SignalType.CANCEL, run.name + " told " + signal + " after " + run.told);
+        require(first || signal == SignalType.CANCEL, () -> run.name + " told " + signal + " after " + run.told);
         require(
                 signal == SignalType.CANCEL || run.told == SignalType.CANCEL || run.opened == run.released,
-                run.name + " told " + signal + " before its connection was released");
+                () -> run.name + " told " + signal + " before its connection was released");
         if (run.told == null) {
             run.told = signal;
             run.toldAt = now;
@@ -114,7 +120,8 @@ final class History implements ScopeListener {
     @Override
     public void onEvent(ScopeEvent event) {
         Run run = runs.get(event.scope().name());
-        long now = note(event.getClass().getSimpleName() + " " + event.scope().name() + detail(event));
+        long now = note(
+                () -> event.getClass().getSimpleName() + " " + event.scope().name() + detail(event));
         if (run == null) {
             offence("an event of nobody: " + event);
             return;
@@ -129,15 +136,16 @@ final class History implements ScopeListener {
             }
         } else if (event instanceof ScopeEvent.Released released) {
             run.released++;
-            require(run.released <= run.opened, "released more often than opened: " + run.name);
+            require(run.released <= run.opened, () -> "released more often than opened: " + run.name);
             if (attempt != null && attempt.transaction == null) {
                 attempt.transaction = released.transaction();
                 require(
                         attempt.outcome == released.outcome(),
-                        run.name + " exited as " + attempt.outcome + " and was released as " + released.outcome());
+                        () -> run.name + " exited as " + attempt.outcome + " and was released as "
+                                + released.outcome());
                 require(
                         released.outcome() != ScopeOutcome.COMPLETED || attempt.bodyCompleted(),
-                        run.name + " counts as completed, but its pipeline ended with " + attempt.bodyEnd);
+                        () -> run.name + " counts as completed, but its pipeline ended with " + attempt.bodyEnd);
             }
         }
     }

@@ -19,6 +19,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.TimeoutException;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import reactor.core.Exceptions;
 import reactor.core.publisher.SignalType;
@@ -54,24 +55,26 @@ final class Invariants {
     }
 
     private void nothingIsHeld() {
-        require(scopes.live().isEmpty(), "live at the end: " + scopes.live());
+        require(scopes.live().isEmpty(), () -> "live at the end: " + scopes.live());
         List<String> violations = probe.violations().stream()
                 .filter(violation -> !history.closesAgain || !violation.endsWith("times"))
                 .toList();
-        require(violations.isEmpty(), "violations: " + violations);
-        require(probe.live() == 0, probe.live() + " connections are open at the end");
-        require(pool.lent() == 0 || history.starved, pool.lent() + " connections are lent at the end");
+        require(violations.isEmpty(), () -> "violations: " + violations);
+        require(probe.live() == 0, () -> probe.live() + " connections are open at the end");
+        require(pool.lent() == 0 || history.starved, () -> pool.lent() + " connections are lent at the end");
         for (ProbeCall call : probe.calls()) {
             boolean byThePool = call.kind() == ProbeCall.Kind.CREATE && pool.size() > 0;
-            require(byThePool || call.state() != State.CANCELLED, call + " was cancelled");
+            require(byThePool || call.state() != State.CANCELLED, () -> call + " was cancelled");
         }
     }
 
     // what the subscribers of scopes were told -----------------------------------------------------------------------
 
     private void toldOnceAndRightly(Run run) {
-        require(run.told != null, run.name + " was never told of its end");
-        require(run.opened == run.released, run.name + " was opened " + run.opened + ", released " + run.released);
+        require(run.told != null, () -> run.name + " was never told of its end");
+        require(
+                run.opened == run.released,
+                () -> run.name + " was opened " + run.opened + ", released " + run.released);
         Attempt last = run.last();
         if (last == null) {
             return;
@@ -88,7 +91,8 @@ final class Invariants {
     private void told(Run run, Attempt last, ScopeOutcome outcome) {
         boolean committed = last.transaction == TransactionOutcome.COMMITTED;
         boolean unknown = last.transaction == TransactionOutcome.UNKNOWN;
-        String told = run.name + " was told " + run.told + ", and is " + outcome + " " + last.transaction;
+        Supplier<String> told =
+                () -> run.name + " was told " + run.told + ", and is " + outcome + " " + last.transaction;
         if (run.told == SignalType.ON_COMPLETE) {
             require(outcome == ScopeOutcome.COMPLETED, told);
             require(!run.kind.isTransactional() || committed || last.doomed && !unknown, told);
@@ -96,7 +100,7 @@ final class Invariants {
             require(!committed, told);
             boolean toldSo = run.error instanceof CommitOutcomeUnknownException error
                     && error.scopeName().equals(run.name);
-            require(unknown == toldSo, told + " " + run.error);
+            require(unknown == toldSo, () -> told.get() + " " + run.error);
         } else if (outcome == ScopeOutcome.CANCELLED && run.node.onCancel() != OnCancel.COMMIT) {
             require(!committed && !unknown, told);
         }
@@ -110,17 +114,17 @@ final class Invariants {
         if (failed && inTime && run.node.mode() != null && owner.run.kind.isTransactional()) {
             require(
                     owner.transaction != TransactionOutcome.COMMITTED,
-                    owner.run.name + " was committed, although " + run.name + " in it did not succeed");
+                    () -> owner.run.name + " was committed, although " + run.name + " in it did not succeed");
         }
     }
 
     private void hooksRanOnce(Attempt attempt) {
         if (attempt.hooked && attempt.session() == attempt) {
-            require(attempt.hooks.size() == 1, attempt.run.name + " ran hooks " + attempt.hooks);
+            require(attempt.hooks.size() == 1, () -> attempt.run.name + " ran hooks " + attempt.hooks);
             if (attempt.transaction != null && !attempt.hooks.isEmpty() && attempt.run.kind != Kind.SAVEPOINT) {
                 require(
                         attempt.hooks.get(0) == attempt.transaction,
-                        attempt.run.name + " is " + attempt.transaction + ", and its hook got " + attempt.hooks);
+                        () -> attempt.run.name + " is " + attempt.transaction + ", and its hook got " + attempt.hooks);
             }
         }
     }
@@ -144,9 +148,9 @@ final class Invariants {
             if (kept == null) {
                 continue;
             }
-            String what = statement.sql + " of " + statement.attempt.run.name;
-            require(there || !kept || !done, what + " is missing");
-            require(!there || kept, what + " should not be there");
+            Supplier<String> what = () -> statement.sql + " of " + statement.attempt.run.name;
+            require(there || !kept || !done, () -> what.get() + " is missing");
+            require(!there || kept, () -> what.get() + " should not be there");
         }
     }
 
@@ -178,10 +182,10 @@ final class Invariants {
                 || unwrapped instanceof TimeoutException
                 || Exceptions.isRetryExhausted(unwrapped)
                 || Exceptions.isOverflow(unwrapped);
-        require(known, what + " that nothing explains: " + unwrapped);
+        require(known, () -> what + " that nothing explains: " + unwrapped);
     }
 
-    private void require(boolean holds, String what) {
+    private void require(boolean holds, Supplier<String> what) {
         history.require(holds, what);
     }
 }

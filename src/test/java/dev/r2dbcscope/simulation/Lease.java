@@ -18,6 +18,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
@@ -70,9 +71,9 @@ final class Lease implements Connection, Wrapped<Connection> {
     // every step -----------------------------------------------------------------------------------------------------
 
     private void arrives(String step) {
-        history.note("  " + step + "#" + number);
-        history.require(!closed, step + "#" + number + " after the connection was given back");
-        history.require(controls == 0, step + "#" + number + " while another request has not been answered");
+        history.note(() -> "  " + step + "#" + number);
+        history.require(!closed, () -> step + "#" + number + " after the connection was given back");
+        history.require(controls == 0, () -> step + "#" + number + " while another request has not been answered");
     }
 
     private <T> Publisher<T> control(Kind kind, String step, Publisher<T> source) {
@@ -80,8 +81,8 @@ final class Lease implements Connection, Wrapped<Connection> {
             @Override
             public void begins() {
                 arrives(step);
-                history.require(running.isEmpty(), step + "#" + number + " while in flight: " + running);
-                history.require(!isCancelling(), step + "#" + number + " while a request to cancel is under way");
+                history.require(running.isEmpty(), () -> step + "#" + number + " while in flight: " + running);
+                history.require(!isCancelling(), () -> step + "#" + number + " while a request to cancel is under way");
                 controls++;
             }
 
@@ -97,16 +98,17 @@ final class Lease implements Connection, Wrapped<Connection> {
     }
 
     private void ended(String step, SignalType how) {
-        history.note("  " + step + "#" + number + " ended: " + how);
-        history.require(how != SignalType.CANCEL, step + "#" + number + " was cancelled");
+        history.note(() -> "  " + step + "#" + number + " ended: " + how);
+        history.require(how != SignalType.CANCEL, () -> step + "#" + number + " was cancelled");
     }
 
     /** The dialect's steps do not come by way of the lease, but of the physical connection. */
     void setting(ProbeCall step) {
-        history.note("  " + step);
-        history.require(!closed, step + " after the connection was given back");
+        history.note(() -> "  " + step);
+        history.require(!closed, () -> step + " after the connection was given back");
         history.require(
-                controls == 0 || step.step().startsWith("set local"), // which is sent together with BEGIN
+                controls == 0 || step.step().startsWith("set local"),
+                () -> // which is sent together with BEGIN
                 step + " while another request has not been answered");
         if (step.step().startsWith("set ") && !step.step().startsWith("set local")) {
             settings = step;
@@ -117,10 +119,10 @@ final class Lease implements Connection, Wrapped<Connection> {
 
     /** Also says what it hits. */
     List<String> cancelling(ProbeCall request) {
-        history.note("  cancel#" + number);
+        history.note(() -> "  cancel#" + number);
         history.require(
                 !running.isEmpty() || !history.inOrder || isDestroyed(),
-                "cancel#" + number + " while nothing is in flight");
+                () -> "cancel#" + number + " while nothing is in flight");
         cancels.add(request);
         return running;
     }
@@ -142,7 +144,7 @@ final class Lease implements Connection, Wrapped<Connection> {
             public void begins() {
                 arrives(sql);
                 running.add(sql);
-                history.require(!isCancelling(), sql + "#" + number + " while a request to cancel is under way");
+                history.require(!isCancelling(), () -> sql + "#" + number + " while a request to cancel is under way");
                 Asked asked = asked(sql);
                 if (asked != null) {
                     admitted(asked);
@@ -164,13 +166,17 @@ final class Lease implements Connection, Wrapped<Connection> {
 
     private void admitted(Asked statement) {
         statement.arrived = true;
-        String what = statement.sql + "#" + number + " of " + statement.attempt.run.name;
+        Supplier<String> what = () -> statement.sql + "#" + number + " of " + statement.attempt.run.name;
         Attempt base = statement.attempt.base();
         history.require(
-                base.connection == 0 || base.connection == number, what + ", whose connection is #" + base.connection);
+                base.connection == 0 || base.connection == number,
+                () -> what.get() + ", whose connection is #" + base.connection);
         base.connection = number;
         for (Attempt level = statement.attempt; level != null; level = level.run.around) {
-            history.require(mayStillCome(statement, level), what + " after the exit of " + level.run.name + " began");
+            Attempt exiting = level;
+            history.require(
+                    mayStillCome(statement, level),
+                    () -> what.get() + " after the exit of " + exiting.run.name + " began");
             if (level.run.kind.hasOwnConnection()) {
                 break;
             }
@@ -178,12 +184,14 @@ final class Lease implements Connection, Wrapped<Connection> {
         Attempt wanted = statement.attempt.transaction();
         boolean open = !physical.isAutoCommit();
         if (!history.lied) {
-            history.require(open == (wanted != null), what + (open ? " in a transaction" : " without a transaction"));
+            history.require(
+                    open == (wanted != null),
+                    () -> what.get() + (open ? " in a transaction" : " without a transaction"));
         }
         if (wanted != null && open) {
             history.require(
                     transaction == null || transaction == wanted,
-                    what + " in a transaction of " + (transaction == null ? "" : transaction.run.name));
+                    () -> what.get() + " in a transaction of " + (transaction == null ? "" : transaction.run.name));
             transaction = wanted;
         }
     }
@@ -215,18 +223,18 @@ final class Lease implements Connection, Wrapped<Connection> {
     }
 
     private void arrivesAtTheEnd() {
-        history.note("  given back#" + number);
-        history.require(!closed, "given back twice: #" + number);
+        history.note(() -> "  given back#" + number);
+        history.require(!closed, () -> "given back twice: #" + number);
         if (isDestroyed()) {
             return;
         }
-        history.require(controls == 0, "given back while a request has not been answered: #" + number);
-        history.require(running.isEmpty(), "given back while in flight: " + running);
-        history.require(!isCancelling(), "given back while a request to cancel is under way: #" + number);
-        history.require(physical.isAutoCommit(), "given back in a transaction: #" + number);
+        history.require(controls == 0, () -> "given back while a request has not been answered: #" + number);
+        history.require(running.isEmpty(), () -> "given back while in flight: " + running);
+        history.require(!isCancelling(), () -> "given back while a request to cancel is under way: #" + number);
+        history.require(physical.isAutoCommit(), () -> "given back in a transaction: #" + number);
         history.require(
                 settings == null || settings.state() == ProbeCall.State.FAILED || history.lied,
-                "given back with settings: #" + number);
+                () -> "given back with settings: #" + number);
     }
 
     // all others -----------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ final class Pool implements ConnectionFactory {
 
                 @Override
                 public void ends(SignalType how) {
-                    history.require(how != SignalType.CANCEL, "an acquisition was cancelled");
+                    history.require(how != SignalType.CANCEL, () -> "an acquisition was cancelled");
                 }
             });
         }
