@@ -7,6 +7,7 @@ import io.r2dbc.spi.Result;
 import io.r2dbc.spi.TransactionDefinition;
 import java.time.Duration;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
@@ -26,6 +27,16 @@ public interface Dialect {
      * @return {@code true} if it does
      */
     boolean supports(Connection connection);
+
+    /**
+     * Finds the dialect that serves a connection.
+     *
+     * @param connection a connection of any kind, whatever is wrapped around it
+     * @return the dialect, or one that knows the R2DBC SPI alone
+     */
+    static Dialect of(Connection connection) {
+        return ScopeRoot.dialect(FactorySupply.physical(Objects.requireNonNull(connection, "connection")));
+    }
 
     /**
      * Begins a transaction. The connection is idle when this is called, and nothing else is sent meanwhile.
@@ -90,6 +101,26 @@ public interface Dialect {
      */
     default Publisher<Void> restoreSettings(Connection connection, Map<String, Optional<String>> former) {
         throw new UnsupportedOperationException("A dialect that sets session settings must set them back");
+    }
+
+    /**
+     * Says what a statement does to its transaction or its session, as far as its text tells.
+     *
+     * @param sql the statement, or several of them
+     * @return the effect, of several the first in the order of {@link SqlEffect}; {@link SqlEffect#DATA} if that is not known
+     */
+    default SqlEffect effectOf(String sql) {
+        return SqlEffect.DATA;
+    }
+
+    /**
+     * Keeps the savepoint that was set last from changing anything until it is released or rolled back to.
+     *
+     * @param connection the connection as the factory delivered it, on which nothing is in flight
+     * @return completes when that is so, or {@code null} if this database cannot do it
+     */
+    default @Nullable Publisher<Void> makeReadOnly(Connection connection) {
+        return null;
     }
 
     /**

@@ -29,6 +29,7 @@ public final class DriverTurn {
     private final Session session;
     private final Gate gate;
     private final Connection connection;
+    private final @Nullable SharedConnection shared;
     private final String what;
     private final Sinks.Empty<Void> left = Sinks.empty();
     private volatile @Nullable LongSupplier progress;
@@ -42,6 +43,7 @@ public final class DriverTurn {
         this.what = what;
         this.gate = session.gate();
         this.connection = session.connection();
+        this.shared = SharedConnection.in(connection);
     }
 
     /**
@@ -60,7 +62,13 @@ public final class DriverTurn {
         Objects.requireNonNull(work, "work");
         Objects.requireNonNull(what, "what");
         Scope scope = scoped(connection).scope();
-        return ControlExchange.inTurn(scope, what, session -> new DriverTurn(session, what), work);
+        return ControlExchange.<T>inTurn(
+                scope, what, session -> new DriverTurn(session, what), turn -> turn.alone(work));
+    }
+
+    /** Whoever shares the driver's connection with others has a turn of their own to wait for. */
+    private <T> Publisher<? extends T> alone(Function<? super DriverTurn, ? extends Publisher<? extends T>> work) {
+        return shared == null ? work.apply(this) : shared.<T>alone(what, () -> work.apply(this));
     }
 
     /**
@@ -89,7 +97,7 @@ public final class DriverTurn {
      * @return the connection; neither close it nor end its transaction
      */
     public Connection connection() {
-        return connection;
+        return shared == null ? connection : shared.shared();
     }
 
     /**

@@ -193,11 +193,16 @@ final class Entry {
                 .then(new Opening(session, arrived).run())
                 .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         if (!settled.get()) {
-            openingTimer.update(timer(this::openingTimedOut, deadline - now()));
+            openingTimer.update(timer(this::openingTimedOut, timeToOpen()));
         }
         if (session.isBlocked()) {
             WaitGraph.INSTANCE.received(session);
         }
+    }
+
+    /** Whoever waited behind a sibling that worked may have waited for longer than the bound, and still has to open. */
+    private long timeToOpen() {
+        return session.isNested() ? options.acquireTimeout().toNanos() : deadline - now();
     }
 
     /** Nobody waits for this connection any more. */

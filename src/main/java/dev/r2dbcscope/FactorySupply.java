@@ -79,10 +79,12 @@ final class FactorySupply implements Supply {
         return new Identity(physical(connection));
     }
 
-    /** The innermost connection under pools and proxies. */
+    /** The innermost connection under pools and proxies; one that shares another one with others counts as physical. */
     static Connection physical(Connection connection) {
         Connection innermost = connection;
-        while (innermost instanceof Wrapped<?> wrapped && wrapped.unwrap() instanceof Connection inner) {
+        while (!(innermost instanceof SharedConnection)
+                && innermost instanceof Wrapped<?> wrapped
+                && wrapped.unwrap() instanceof Connection inner) {
             innermost = inner;
         }
         return innermost;

@@ -211,7 +211,7 @@ final class Gate {
         do {
             step();
             if (wip == missed) {
-                cancel.look(inFlight, closing == Closing.ABRUPTLY);
+                cancel.look(inFlight, isUndone(closing));
             }
             missed = WIP.addAndGet(this, -missed);
         } while (missed != 0);
@@ -228,7 +228,7 @@ final class Gate {
             RuntimeException error = owner.closedError();
             inFlight.forEach(exchange -> exchange.abandon(error));
         }
-        boolean held = cancel.holdsBack(inFlight, now == Closing.ABRUPTLY);
+        boolean held = cancel.holdsBack(inFlight, isUndone(now));
         Exchange head;
         while ((head = head()) != null) {
             if (closing == Closing.ABRUPTLY || sealed || owner.isLost()) {
@@ -272,6 +272,11 @@ final class Gate {
             watch.dispose();
             idle.tryEmitEmpty();
         }
+    }
+
+    /** Whether all that is in flight, and all before it, is undone anyhow. */
+    private boolean isUndone(Closing now) {
+        return now == Closing.ABRUPTLY || now == Closing.GRACEFULLY && owner.willRollBack();
     }
 
     private @Nullable Exchange head() {

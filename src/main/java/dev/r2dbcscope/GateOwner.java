@@ -34,6 +34,9 @@ interface GateOwner {
     /** Whether an error of a statement would do harm to others than the statement itself. */
     boolean isInTransaction();
 
+    /** Whether its transaction is rolled back even if its pipeline completes. */
+    boolean willRollBack();
+
     /**
      * Asks the database to cancel what the connection runs; {@code null} if it cannot be asked. Completes when nothing later
      * can be hit, takes no longer than the release timeout, and is never cancelled.
@@ -50,6 +53,9 @@ interface GateOwner {
 
     /** A request may still come to the database: the connection cannot be used any more. What to tell the exit. */
     Throwable cancelFailed(Throwable error);
+
+    /** The connection cannot be used any more. */
+    void condemn();
 
     /** Takes notice of an error of the database. */
     void databaseFailed(Throwable error);

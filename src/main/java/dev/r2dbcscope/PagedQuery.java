@@ -79,6 +79,10 @@ final class PagedQuery extends Flux<Result> {
             session.open(actual.currentContext()).flatMapMany(opened -> this).subscribe(actual);
             return;
         }
+        if (StatementGuard.in(actual.currentContext()) != null) {
+            unpaged().subscribe(actual);
+            return;
+        }
         boolean transactional = session.isInTransaction();
         boolean holdable = !transactional && session.options().holdableCursors();
         if (!(transactional || holdable) || !cursors.canRead(sql, holdable)) {

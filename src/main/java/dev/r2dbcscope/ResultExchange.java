@@ -47,6 +47,8 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     private volatile boolean fetches;
     private final AtomicBoolean stopped = new AtomicBoolean();
     private final CoreSubscriber<? super Result> actual;
+    private final @Nullable StatementGuard guard;
+    private volatile boolean guarded;
 
     private final LateSubscription driver = new LateSubscription();
     private final Queue<ResultSource> undelivered =
@@ -85,6 +87,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         this.hasManyBindings = hasManyBindings;
         this.source = source;
         this.actual = actual;
+        this.guard = StatementGuard.in(actual.currentContext());
     }
 
     /** An error of the driver, and what the subscriber gets instead. */
@@ -105,6 +108,12 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     // the gate -------------------------------------------------------------------------------------------------------
 
+    /** What its guard does belongs to it. */
+    @Override
+    boolean isExclusive() {
+        return guard != null;
+    }
+
     @Override
     void start() {
         if (isDeaf()) {
@@ -112,6 +121,24 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             return;
         }
         starting();
+        StatementGuard before = guard;
+        if (before == null) {
+            send();
+        } else {
+            Shield.start(before::before, currentContext()).subscribe(null, this::onError, this::guarded);
+        }
+    }
+
+    private void guarded() {
+        guarded = true;
+        if (isDeaf()) {
+            onComplete();
+        } else {
+            send();
+        }
+    }
+
+    private void send() {
         try {
             source.subscribe(this);
         } catch (Throwable e) {
@@ -152,6 +179,9 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     boolean isUnwanted() {
         if (!isDeaf() || partDone && !executed && aborted == null) {
             return false;
+        }
+        if (guard != null && (!guarded || open == 0)) {
+            return false; // a request to cancel it would hit the guard
         }
         int before = open;
         List<ResultReader<?>> reading = openReaders();
@@ -348,10 +378,26 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
                 failedWork(failure);
             }
             gate.owner().statementEnded(sql, ran(), total, failure);
-            gate.ended(this);
+            over(failure);
         } else if (!left() && isDeaf()) {
             gate.unwanted();
         }
+    }
+
+    private void over(@Nullable Throwable failure) {
+        StatementGuard after = guard;
+        if (after == null || !guarded) {
+            gate.ended(this);
+        } else {
+            Shield.start(() -> after.after(failure), currentContext())
+                    .subscribe(null, this::guardFailed, () -> gate.ended(this));
+        }
+    }
+
+    private void guardFailed(Throwable thrown) {
+        databaseFailed(gate.owner(), thrown);
+        gate.owner().condemn();
+        gate.ended(this);
     }
 
     // the driver -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import java.util.List;
 import java.util.Set;
 import java.util.function.Predicate;
 import java.util.stream.Stream;
@@ -19,7 +20,8 @@ final class ScopeLabel {
             Set.of(ScopeLabel.class.getName(), ConnectionScopes.class.getName(), CurrentScope.class.getName());
 
     /** Packages that open scopes on behalf of whoever calls them. */
-    private static final String OWN_PACKAGES = ScopeLabel.class.getPackageName() + ".postgresql.";
+    private static final List<String> OWN_PACKAGES = List.of(
+            ScopeLabel.class.getPackageName() + ".postgresql.", ScopeLabel.class.getPackageName() + ".testkit.");
 
     private final @Nullable String name;
     private final StackWalker.@Nullable StackFrame site;
@@ -58,7 +60,7 @@ final class ScopeLabel {
             String type = frame.getClassName();
             return type.startsWith("reactor.core.")
                     || type.startsWith("java.")
-                    || type.startsWith(OWN_PACKAGES)
+                    || OWN_PACKAGES.stream().anyMatch(type::startsWith)
                     || OWN_CLASSES.contains(type);
         };
         return frames.dropWhile(internal).findFirst().orElse(null);

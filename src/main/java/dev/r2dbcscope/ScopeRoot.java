@@ -123,7 +123,10 @@ final class ScopeRoot {
         return open == null ? context.delete(key) : context.put(key, open);
     }
 
-    Dialect dialect(Connection physical) {
+    static Dialect dialect(Connection physical) {
+        if (physical instanceof SharedConnection shared) {
+            return new SharedDialect(dialect(FactorySupply.physical(shared.shared())));
+        }
         for (Dialect dialect : DIALECTS) {
             if (dialect.supports(physical)) {
                 return dialect;

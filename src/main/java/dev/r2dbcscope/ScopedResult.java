@@ -82,9 +82,17 @@ final class ScopedResult implements Result {
 
     private Segment guard(Segment segment) {
         return segment instanceof RowSegment rowSegment
-                ? new ScopedRowSegment(new ScopedRow(rowSegment.row(), scope))
+                ? new ScopedRowSegment(rowSegment, new ScopedRow(rowSegment.row(), scope), scope)
                 : segment;
     }
 
-    private record ScopedRowSegment(Row row) implements RowSegment {}
+    /** A row segment as a scope hands it out. */
+    record ScopedRowSegment(RowSegment driver, Row row, Scope scope) implements RowSegment {
+
+        /** Keeps it valid beyond the call in which it was handed out, see {@link Dialect#retain}. */
+        @Nullable
+        Runnable retain() {
+            return scope.dialect().retain(driver);
+        }
+    }
 }

@@ -55,8 +55,8 @@ final class ServerCancel {
     }
 
     /** Whether a request is under way, or about to be, so that nothing may be admitted that it could hit. */
-    boolean holdsBack(List<Exchange> inFlight, boolean closedAbruptly) {
-        return request != null || isForNobody(inFlight, closedAbruptly);
+    boolean holdsBack(List<Exchange> inFlight, boolean undone) {
+        return request != null || isForNobody(inFlight, undone);
     }
 
     /** Whether what is in flight may have to be asked for before anything else is admitted. */
@@ -80,13 +80,11 @@ final class ServerCancel {
     }
 
     /** What the database runs in a transaction that goes on is not cancelled, because that would abort the transaction. */
-    private boolean isForNobody(List<Exchange> inFlight, boolean closedAbruptly) {
+    private boolean isForNobody(List<Exchange> inFlight, boolean undone) {
         if (inFlight.isEmpty() || stopped) {
             return false;
         }
-        return inFlight.stream().allMatch(Exchange::isUnwanted)
-                && isAble()
-                && (closedAbruptly || !owner.isInTransaction());
+        return inFlight.stream().allMatch(Exchange::isUnwanted) && isAble() && (undone || !owner.isInTransaction());
     }
 
     /** Whether the database can be asked at all; known to other threads, too. */
@@ -121,7 +119,7 @@ final class ServerCancel {
     }
 
     /** Looks what there is to do, at a moment at which nobody else has anything to tell the gate. */
-    void look(List<Exchange> inFlight, boolean closedAbruptly) {
+    void look(List<Exchange> inFlight, boolean undone) {
         if (request != null) {
             return;
         }
@@ -135,12 +133,12 @@ final class ServerCancel {
         if (before == null) {
             lookLater(new Look(false));
         } else if (before.due || flooded) {
-            goOn(inFlight, closedAbruptly, before);
+            goOn(inFlight, undone, before);
         }
     }
 
-    private void goOn(List<Exchange> inFlight, boolean closedAbruptly, Look before) {
-        if (!isForNobody(inFlight, closedAbruptly)) {
+    private void goOn(List<Exchange> inFlight, boolean undone, Look before) {
+        if (!isForNobody(inFlight, undone)) {
             inFlight.stream().filter(Exchange::isUnwanted).forEach(Exchange::drain);
         } else if (before.due && before.isLast || flooded && isImpatient()) {
             lookLater(null);

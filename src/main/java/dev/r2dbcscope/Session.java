@@ -153,7 +153,7 @@ final class Session {
 
     /** The connection is there, and is to be made ready. */
     void connect(Connection arrived) {
-        dialect = root.dialect(FactorySupply.physical(arrived));
+        dialect = ScopeRoot.dialect(FactorySupply.physical(arrived));
         gate = new Gate(
                 new SessionGateOwner(this), FactorySupply.scheduler(arrived), options.maxStatementsInFlight(), budget);
         connection = arrived;

@@ -70,6 +70,11 @@ final class SessionGateOwner implements GateOwner {
     }
 
     @Override
+    public boolean willRollBack() {
+        return session.rollbackMark().isMarked();
+    }
+
+    @Override
     public @Nullable Mono<Void> cancelRequest() {
         Connection connection = session.heldConnection();
         Publisher<Void> request =
@@ -108,6 +113,11 @@ final class SessionGateOwner implements GateOwner {
                         "The request to cancel a statement failed, so it may still come to the database; the"
                                 + " connection was destroyed",
                         error);
+    }
+
+    @Override
+    public void condemn() {
+        session.condemn();
     }
 
     private ScopeReleaseException releaseError(String problem, @Nullable Throwable cause) {

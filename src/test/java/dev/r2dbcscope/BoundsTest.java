@@ -67,6 +67,7 @@ class BoundsTest {
             "ResultReader.buffer: ScopeOptions.withMaxBufferedRows",
             "ScopeHooks.hooks: ScopeHooks.MOST",
             "ScopeLabel.OWN_CLASSES: " + CONSTANT,
+            "ScopeLabel.OWN_PACKAGES: " + CONSTANT,
             "ScopeOptions$Draft.listeners: " + OPTIONS,
             "ScopeOptions.listeners: " + OPTIONS,
             "ScopeRoot.DIALECTS: the services on the class path",

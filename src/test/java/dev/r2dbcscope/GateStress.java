@@ -83,6 +83,16 @@ public class GateStress {
         }
 
         @Override
+        public boolean willRollBack() {
+            return false;
+        }
+
+        @Override
+        public void condemn() {
+            // nothing fails
+        }
+
+        @Override
         public void databaseFailed(Throwable error) {
             // nobody asks
         }

@@ -72,6 +72,31 @@ class SectionTest {
     }
 
     @Test
+    void hasTimeToBeginThoughItWaitedForLongerThanTheAcquireTimeout() {
+        Duration most = ScopeOptions.defaults().acquireTimeout().multipliedBy(2).dividedBy(3);
+        Step<Integer> begin = new Step<>();
+        TestSubscriber<Integer> scope = inside((c, context) -> {
+            TestSubscriber<Integer> working = start(
+                    scopes.inTransactionMany(t -> Mono.delay(most)
+                            .thenMany(Rows.ints(t, "first"))
+                            .concatWith(Mono.delay(most).then(Mono.empty()))),
+                    context);
+            database.on("begin", begin);
+            TestSubscriber<Integer> waiting = start(scopes.inTransactionMany(t -> Rows.ints(t, "second")), context);
+
+            time.advanceTimeBy(most);
+            time.advanceTimeBy(most);
+            assertThat(working.isTerminatedComplete()).isTrue();
+            time.advanceTimeBy(most);
+            begin.complete();
+
+            assertThat(waiting.getReceivedOnNext()).containsExactly(1);
+        });
+
+        complete(scope);
+    }
+
+    @Test
     void thatCannotBeginSendsNoStatementOfItsCodeByTheOuterHandle() {
         IllegalStateException failure = new IllegalStateException("of BEGIN");
         Step<Integer> begin = new Step<>();

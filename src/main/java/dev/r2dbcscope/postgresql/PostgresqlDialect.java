@@ -2,6 +2,7 @@ package dev.r2dbcscope.postgresql;
 
 import dev.r2dbcscope.Cursors;
 import dev.r2dbcscope.Dialect;
+import dev.r2dbcscope.SqlEffect;
 import io.netty.util.ReferenceCounted;
 import io.r2dbc.postgresql.api.ErrorDetails;
 import io.r2dbc.postgresql.api.PostgresqlConnection;
@@ -49,6 +50,17 @@ public final class PostgresqlDialect implements Dialect {
     @Override
     public Publisher<Void> restoreSettings(Connection connection, Map<String, Optional<String>> former) {
         return SettingStatement.restore(connection, former);
+    }
+
+    @Override
+    public SqlEffect effectOf(String sql) {
+        return SqlEffects.of(sql);
+    }
+
+    /** The server goes back to the access mode of what is around a savepoint when that ends, whichever way. */
+    @Override
+    public Publisher<Void> makeReadOnly(Connection connection) {
+        return execute(connection, "SET TRANSACTION READ ONLY");
     }
 
     @Override
