@@ -94,7 +94,7 @@ class ReadmeTest {
             tests = files.map(file -> file.getFileName().toString()).toList();
         }
         List<String> named = Stream.of("README.md", "SECURITY.md")
-                .flatMap(file -> Pattern.compile("`(?:\\w+/)*(\\w+(?:Test|IT|Stress))`")
+                .flatMap(file -> Pattern.compile("`(?:\\w+/)*(\\w*[a-z](?:Test|IT|Stress))`")
                         .matcher(read(file))
                         .results())
                 .map(name -> name.group(1) + ".java")

@@ -102,7 +102,11 @@ final class Pool implements ConnectionFactory {
     private Lease lend(Connection connection) {
         int number = Integer.parseInt(connection.toString().substring("ProbeConnection#".length()));
         Lease lease = new Lease(connection, number, history, this::takeBack);
-        leases.put(number, lease);
+        if (size > 0) {
+            leases.put(number, lease);
+        } else {
+            leases.putIfAbsent(number, lease); // of one that a fault hands out twice, the first is used
+        }
         return lease;
     }
 
