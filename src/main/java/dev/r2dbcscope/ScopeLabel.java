@@ -1,8 +1,5 @@
 package dev.r2dbcscope;
 
-import java.util.List;
-import java.util.Set;
-import java.util.function.Predicate;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -14,14 +11,19 @@ import org.jspecify.annotations.Nullable;
  */
 final class ScopeLabel {
 
-    private static final StackWalker WALKER = StackWalker.getInstance();
+    private static final StackWalker WALKER = StackWalker.getInstance(StackWalker.Option.RETAIN_CLASS_REFERENCE);
 
-    private static final Set<String> OWN_CLASSES =
-            Set.of(ScopeLabel.class.getName(), ConnectionScopes.class.getName(), CurrentScope.class.getName());
-
-    /** Packages that open scopes on behalf of whoever calls them. */
-    private static final List<String> OWN_PACKAGES = List.of(
-            ScopeLabel.class.getPackageName() + ".postgresql.", ScopeLabel.class.getPackageName() + ".testkit.");
+    /** Whether a class opens scopes on behalf of whoever calls it. The tests of this library share its packages. */
+    private static final ClassValue<Boolean> INTERNAL = new ClassValue<>() {
+        @Override
+        protected Boolean computeValue(Class<?> type) {
+            String name = type.getName();
+            return name.startsWith("reactor.core.")
+                    || name.startsWith("java.")
+                    || name.startsWith(ScopeLabel.class.getPackageName() + ".")
+                            && type.getProtectionDomain() == ScopeLabel.class.getProtectionDomain();
+        }
+    };
 
     private final @Nullable String name;
     private final StackWalker.@Nullable StackFrame site;
@@ -56,13 +58,8 @@ final class ScopeLabel {
     }
 
     private static StackWalker.@Nullable StackFrame assemblySite(Stream<StackWalker.StackFrame> frames) {
-        Predicate<StackWalker.StackFrame> internal = frame -> {
-            String type = frame.getClassName();
-            return type.startsWith("reactor.core.")
-                    || type.startsWith("java.")
-                    || OWN_PACKAGES.stream().anyMatch(type::startsWith)
-                    || OWN_CLASSES.contains(type);
-        };
-        return frames.dropWhile(internal).findFirst().orElse(null);
+        return frames.dropWhile(frame -> INTERNAL.get(frame.getDeclaringClass()))
+                .findFirst()
+                .orElse(null);
     }
 }

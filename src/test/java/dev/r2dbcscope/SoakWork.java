@@ -7,7 +7,6 @@ import dev.r2dbcscope.postgresql.OnConflict;
 import dev.r2dbcscope.postgresql.UnnestWriter;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.IsolationLevel;
-import io.r2dbc.spi.Result;
 import java.time.Duration;
 import java.util.BitSet;
 import java.util.List;
@@ -33,28 +32,33 @@ final class SoakWork implements ScopeListener {
         }
     }
 
+    private record Kind(String name, Function<Random, Flux<?>> work) {}
+
+    /** A piece of work that may end well, fail, or be left by its subscriber. */
+    record Piece(String name, Flux<?> work) {}
+
     private static final String NAME = "soak ";
 
     private final ConnectionScopes pool;
     private final AtomicInteger rows = new AtomicInteger();
     private final BitSet committed = new BitSet();
     private final BitSet undecided = new BitSet();
-    private final List<Function<Random, Flux<?>>> pieces = List.of(
-            this::nestedQueries,
-            this::pages,
-            this::unreadResults,
-            this::slowStatement,
-            this::transaction,
-            this::transaction,
-            this::savepoints,
-            this::secondConnection,
-            this::operators,
-            this::retried,
-            this::copy,
-            this::upsert,
-            this::lock,
-            this::settings,
-            this::death);
+    private final List<Kind> kinds = List.of(
+            new Kind("nested queries", this::nestedQueries),
+            new Kind("pages", this::pages),
+            new Kind("unread results", this::unreadResults),
+            new Kind("slow statement", this::slowStatement),
+            new Kind("transaction", this::transaction),
+            new Kind("transaction", this::transaction),
+            new Kind("savepoints", this::savepoints),
+            new Kind("second connection", this::secondConnection),
+            new Kind("operators", this::operators),
+            new Kind("retried", this::retried),
+            new Kind("copy", this::copy),
+            new Kind("upsert", this::upsert),
+            new Kind("lock", this::lock),
+            new Kind("settings", this::settings),
+            new Kind("death", this::death));
 
     SoakWork(ConnectionScopes pool) {
         this.pool = pool;
@@ -66,15 +70,24 @@ final class SoakWork implements ScopeListener {
                 + " insert into soak_other select i, 0 from generate_series(1, 20) i");
     }
 
-    /** One piece of work that may end well, fail, or be left by its subscriber. */
-    Flux<?> piece(Random random) {
-        Flux<?> piece = pieces.get(random.nextInt(pieces.size())).apply(random);
+    Piece piece(Random random) {
+        Kind kind = kinds.get(random.nextInt(kinds.size()));
+        Flux<?> work = kind.work().apply(random);
         return switch (random.nextInt(6)) {
-            case 0 -> piece.takeUntilOther(Mono.delay(Duration.ofNanos(random.nextInt(10_000_000))));
-            case 1 -> piece.take(1 + random.nextInt(3));
-            case 2 -> piece.limitRate(1 + random.nextInt(8));
-            case 3 -> piece.publishOn(Schedulers.parallel());
-            default -> piece;
+            case 0 -> {
+                Duration time = Duration.ofNanos(random.nextInt(10_000_000));
+                yield new Piece(kind.name() + ", left after " + time, work.takeUntilOther(Mono.delay(time)));
+            }
+            case 1 -> {
+                int elements = 1 + random.nextInt(3);
+                yield new Piece(kind.name() + ", take " + elements, work.take(elements));
+            }
+            case 2 -> {
+                int prefetch = 1 + random.nextInt(8);
+                yield new Piece(kind.name() + ", limitRate " + prefetch, work.limitRate(prefetch));
+            }
+            case 3 -> new Piece(kind.name() + ", publishOn", work.publishOn(Schedulers.parallel()));
+            default -> new Piece(kind.name(), work);
         };
     }
 
@@ -143,8 +156,8 @@ final class SoakWork implements ScopeListener {
     private Flux<?> unreadResults(Random random) {
         return pool.withConnectionMany(c -> Flux.from(
                         c.createStatement("select generate_series(1, 600)").execute())
-                .map(Result::hashCode)
-                .concatWith(Rows.ints(c, "select 1")));
+                .then()
+                .thenMany(Rows.ints(c, "select 1")));
     }
 
     private Flux<?> slowStatement(Random random) {

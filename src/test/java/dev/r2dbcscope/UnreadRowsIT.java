@@ -120,6 +120,24 @@ class UnreadRowsIT {
         }
     }
 
+    /** Whoever asks for no more results than it wants may still read those that it has. */
+    @Test
+    void holdUpASubscriberOfLimitedDemandUntilTheScopeHasBeenIdleForTooLong() {
+        assertThatThrownBy(() -> scopes.with(ScopeOptions.defaults()
+                                .withName("unread")
+                                .withReleaseTimeout(LONG)
+                                .withMaxIdle(Duration.ofMillis(300)))
+                        .withConnectionMany(
+                                c -> select(c, 600, 0).map(result -> 1).concatWith(Rows.ints(c, "select 2")))
+                        .take(2)
+                        .blockLast(LONG))
+                .isInstanceOfSatisfying(ScopeTimeoutException.class, error -> {
+                    assertThat(error.limit()).isEqualTo(ScopeTimeoutException.Limit.IDLE);
+                    assertThat(error.state()).isEqualTo(ScopeState.BLOCKED_BY_DEMAND);
+                    assertThat(error).hasMessageContaining("select generate_series(1, 600)");
+                });
+    }
+
     @Nested
     class ManyResults {
 
