@@ -66,8 +66,6 @@ class BoundsTest {
             "ResultExchange.undelivered: the results of one statement or batch",
             "ResultReader.buffer: ScopeOptions.withMaxBufferedRows",
             "ScopeHooks.hooks: ScopeHooks.MOST",
-            "ScopeLabel.OWN_CLASSES: " + CONSTANT,
-            "ScopeLabel.OWN_PACKAGES: " + CONSTANT,
             "ScopeOptions$Draft.listeners: " + OPTIONS,
             "ScopeOptions.listeners: " + OPTIONS,
             "ScopeRoot.DIALECTS: the services on the class path",

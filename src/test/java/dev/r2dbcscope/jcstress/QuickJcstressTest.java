@@ -14,7 +14,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /**
- * Runs every jcstress test of the project for a moment, in one compilation mode and two forks each. The long form, in
+ * Runs every jcstress test of the project for a moment, in one compilation mode and one fork each. The long form, in
  * all the modes that the JVM offers, is {@code mvn -Pjcstress verify}.
  */
 @Tag("jcstress")
@@ -23,7 +23,7 @@ final class QuickJcstressTest {
     private static final Pattern RESULTS = Pattern.compile(
             "Results: (\\d+) planned; (\\d+) passed, (\\d+) failed, (\\d+) soft errs, (\\d+) hard errs");
 
-    /** Some 13 s for jcstress to probe the machine, and about 1 s for each fork. */
+    /** Some 13 s for jcstress to probe the machine, and about 3 s for each fork. */
     private static final long LIMIT_IN_SECONDS = 480;
 
     @TempDir
@@ -69,12 +69,19 @@ final class QuickJcstressTest {
                 "quick",
                 "-f",
                 "1",
+                "-fsm",
+                "1",
                 "-iters",
                 "1",
                 "-time",
                 "200",
                 "-sc",
                 "false",
+                // a fork measures how much memory so many samples take before it begins
+                "-strideSize",
+                "64",
+                "-strideCount",
+                "8",
                 "-jvmArgs",
                 "-Xmx256m");
     }
