@@ -1,7 +1,7 @@
 package dev.r2dbcscope;
 
-import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
+import static dev.r2dbcscope.Settling.races;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.testkit.ProbeConnectionFactory;
@@ -22,7 +22,7 @@ class CancelRaceTest {
     @EnumSource(names = {"WITH_CONNECTION_MANY", "IN_TRANSACTION", "TRANSACTIONAL_FLUX"})
     @Tag("lifecycle-19")
     void startsTheBodyAndCancelsItOrReleasesTheConnectionUntouched(ScopeShape shape) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(3); i++) {
             ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             TestPublisher<Connection> acquisition = TestPublisher.create();
@@ -52,7 +52,7 @@ class CancelRaceTest {
     @EnumSource
     @Tag("lifecycle-15")
     void staysNowhereWhenCancelledWhileItAsksForItsConnection(ScopeShape shape) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(8); i++) {
             ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             Probe<Integer> probe = Probe.unbounded();
@@ -70,7 +70,7 @@ class CancelRaceTest {
     @EnumSource(names = {"IN_TRANSACTION", "IN_TRANSACTION_MANY", "TRANSACTIONAL_FLUX"})
     @Tag("lifecycle-54")
     void neverSplitsBegin(ScopeShape shape) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(3); i++) {
             ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             TestPublisher<Void> begin = TestPublisher.create();
@@ -91,7 +91,7 @@ class CancelRaceTest {
     @EnumSource
     @Tag("lifecycle-25")
     void endsOnceWhenCancelRacesComplete(ScopeShape shape) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(8); i++) {
             raceTheEnd(shape, null);
         }
     }
@@ -101,7 +101,7 @@ class CancelRaceTest {
     @Tag("lifecycle-25")
     void endsOnceWhenCancelRacesError(ScopeShape shape) {
         RuntimeException failure = new IllegalStateException("body");
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(8); i++) {
             raceTheEnd(shape, failure);
         }
     }
@@ -140,7 +140,7 @@ class CancelRaceTest {
     @EnumSource
     @Tag("lifecycle-27")
     void rollsBackOnceWhenCancelledByTwoThreadsAndOnceMore(ScopeShape shape) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(8); i++) {
             ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             AtomicInteger cancelled = new AtomicInteger();

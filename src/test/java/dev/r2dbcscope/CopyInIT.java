@@ -95,9 +95,7 @@ class CopyInIT {
                         Flux.merge(
                                 Flux.range(0, 50_000).publishOn(Schedulers.parallel()),
                                 Flux.range(50_000, 50_000).publishOn(Schedulers.parallel()),
-                                Flux.interval(Duration.ofMillis(5))
-                                        .map(i -> 100_000 + i.intValue())
-                                        .take(50)))
+                                Flux.range(100_000, 50).delayElements(Duration.ofMillis(5))))
                 .block(LONG);
         assertThat(written).isEqualTo(100_050);
         assertThat(count()).isEqualTo(100_050);

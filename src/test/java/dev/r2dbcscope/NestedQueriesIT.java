@@ -44,7 +44,7 @@ class NestedQueriesIT {
     @CsvSource({
         "300, 1", "300, 16", "300, 256", //
         "5000, 1", "5000, 16", "5000, 256", //
-        "10000, 1", "10000, 16", "10000, 256"
+        "10000, 16"
     })
     @Tag("lifecycle-48")
     void completesAQueryForEachRow(int rows, int concurrency) {
@@ -94,12 +94,12 @@ class NestedQueriesIT {
     @Tag("lifecycle-48")
     void completesTwoAndThreeLevels() {
         Long leaves = pool.scopes
-                .inTransactionMany(c -> Rows.ints(c, "select generate_series(1, 1000)")
+                .inTransactionMany(c -> Rows.ints(c, "select generate_series(1, 300)")
                         .flatMap(a -> Rows.ints(c, "select generate_series(1, 100)")
                                 .flatMap(b -> Rows.ints(c, "select generate_series(1, 10)"))))
                 .count()
                 .block(LONG);
-        assertThat(leaves).isEqualTo(1_000_000);
+        assertThat(leaves).isEqualTo(300_000);
 
         Long bound = pool.scopes
                 .withConnectionMany(c -> Rows.ints(series(c, 100, true))

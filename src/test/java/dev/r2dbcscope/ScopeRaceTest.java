@@ -2,6 +2,7 @@ package dev.r2dbcscope;
 
 import static dev.r2dbcscope.Settling.RACES;
 import static dev.r2dbcscope.Settling.assertSettled;
+import static dev.r2dbcscope.Settling.races;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.r2dbcscope.testkit.ProbeConnectionFactory;
@@ -74,7 +75,7 @@ class ScopeRaceTest {
     @Tag("lifecycle-52")
     @Tag("lifecycle-61")
     void runsAStatementBeforeTheExitOrRefusesIt(Ending ending) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(8); i++) {
             ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database);
             AtomicReference<Connection> current = new AtomicReference<>();
@@ -116,7 +117,7 @@ class ScopeRaceTest {
     @Tag("lifecycle-41")
     @Tag("lifecycle-57")
     void releasesOnceWhenTheAcquireTimeoutRacesDelivery(ScopeShape shape) {
-        for (int i = 0; i < RACES; i++) {
+        for (int i = 0; i < races(3); i++) {
             ProbeConnectionFactory database = ProbeConnectionFactory.of();
             ConnectionScopes scopes = ConnectionScopes.of(database)
                     .with(ScopeOptions.defaults().withAcquireTimeout(Duration.ofNanos(1 + i * 7919L % 400_000)));

@@ -13,9 +13,16 @@ public final class Settling {
     /** How often a race is run. */
     public static final int RACES = 20_000;
 
+    private static final boolean ALL_SHAPES_IN_FULL = Boolean.getBoolean("races.of.all.shapes");
+
     private static final Duration LIMIT = Duration.ofSeconds(60);
 
     private Settling() {}
+
+    /** How often a race is run for each of several shapes of a scope: as often as any race in all, for they share its code. */
+    static int races(int shapes) {
+        return ALL_SHAPES_IN_FULL ? RACES : (RACES + shapes - 1) / shapes;
+    }
 
     /** Waits, with a generous bound, for something that other threads are about to do. */
     static void await(String what, BooleanSupplier condition) {
@@ -24,7 +31,7 @@ public final class Settling {
             if (System.nanoTime() - start > LIMIT.toNanos()) {
                 throw new AssertionError("Not within " + LIMIT + ": " + what);
             }
-            Thread.onSpinWait();
+            Thread.yield();
         }
     }
 
