@@ -2,7 +2,6 @@ package dev.r2dbcscope;
 
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
-import java.util.function.Function;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
@@ -74,11 +73,16 @@ final class BodySubscriber<T> implements CoreSubscriber<T>, Subscription {
      * Starts the body when the session is open. The wait is never cancelled: the session ends it, and an error that met a
      * cancelled subscription would be dropped noisily.
      */
-    void whenOpen(Mono<Session> open, Function<Session, ? extends Publisher<? extends T>> body) {
+    void whenOpen(Session session, Supplier<? extends Publisher<? extends T>> body) {
         if (cancelled) {
             return;
         }
-        open.subscribe(session -> run(() -> body.apply(session)), this::openingFailed, null, context);
+        Mono<Void> open = session.opening(context);
+        if (open == Completion.NOW) {
+            run(body);
+        } else {
+            open.subscribe(null, this::openingFailed, () -> run(body), context);
+        }
     }
 
     private void openingFailed(Throwable error) {

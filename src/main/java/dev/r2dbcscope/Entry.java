@@ -3,13 +3,11 @@ package dev.r2dbcscope;
 import dev.r2dbcscope.Session.Phase;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
-import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.jspecify.annotations.Nullable;
 import reactor.core.Disposable;
 import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
-import reactor.core.publisher.Sinks;
 import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
@@ -29,14 +27,17 @@ final class Entry {
     private final SessionReport report;
     private final LiveScopes live;
 
-    private final Sinks.Empty<Void> prepared = Sinks.empty();
+    private final Completion prepared = new Completion();
     private final AtomicBoolean settled = new AtomicBoolean();
     private final Disposable.Swap acquireTimer = Disposables.swap();
 
     /** A timer of its own: each is armed and disposed of by whoever is in charge then, and neither replaces the other. */
     private final Disposable.Swap openingTimer = Disposables.swap();
 
-    private volatile long deadline;
+    /** BEGIN was sent to a connection of the session's own, and the time for it is over: whoever finds both acts. */
+    private volatile boolean begins;
+
+    private volatile boolean overdue;
     private volatile boolean acquisitionOver;
 
     Entry(Session session) {
@@ -71,22 +72,11 @@ final class Entry {
             return;
         }
         report.waiting();
-        long bound = options.acquireTimeout().toNanos();
-        deadline = now() + bound;
-        waitAtMost(bound);
+        waitAtMost(options.acquireTimeout().toNanos());
         supply.acquire(this, context);
         if (waitsBelowOthers() && session.isAcquiring()) {
             WaitGraph.INSTANCE.waits(session);
         }
-    }
-
-    /** By the clock of the timers, which a test may have replaced. */
-    private static long now() {
-        return Schedulers.parallel().now(TimeUnit.NANOSECONDS);
-    }
-
-    private static Disposable timer(Runnable expired, long nanos) {
-        return Schedulers.parallel().schedule(expired, Math.max(0, nanos), TimeUnit.NANOSECONDS);
     }
 
     /** Whether it waits for a connection that scopes around it may keep it from getting. */
@@ -103,7 +93,7 @@ final class Entry {
     private void waitAtMost(long nanos) {
         Pause before = session.pauseAround();
         // it may have fired and armed the next one before it is stored: then that one is not to be disposed of
-        acquireTimer.replace(timer(() -> overdue(before, nanos), nanos));
+        acquireTimer.replace(Timers.after(nanos, () -> overdue(before, nanos)));
     }
 
     /** Whoever waits behind a sibling that holds the connection of an outer scope waits as long as that one works. */
@@ -117,7 +107,12 @@ final class Entry {
     }
 
     void acquireTimedOut() {
-        if (giveUpAcquiring()) {
+        if (!giveUpAcquiring()) {
+            overdue = true;
+            if (begins) {
+                openingTimedOut();
+            }
+        } else {
             abandoned(acquisitionError("No connection within the acquire timeout of " + options.acquireTimeout() + " ("
                     + live.summary() + "); see ConnectionScopes.live() for who holds them, or raise"
                     + " ScopeOptions.withAcquireTimeout"));
@@ -189,20 +184,34 @@ final class Entry {
             return;
         }
         waitsNoMore();
-        Mono.fromRunnable(report::opening)
-                .then(new Opening(session, arrived).run())
-                .subscribe(null, this::notPrepared, this::prepared, Context.of(context));
+        report.opening();
+        Mono<Void> opening = new Opening(session, arrived).run();
+        if (opening == Completion.NOW) {
+            prepared();
+        } else {
+            opening.subscribe(null, this::notPrepared, this::prepared, Context.of(context));
+        }
         if (!settled.get()) {
-            openingTimer.update(timer(this::openingTimedOut, timeToOpen()));
+            timeOpening();
         }
         if (session.isBlocked()) {
             WaitGraph.INSTANCE.received(session);
         }
     }
 
-    /** Whoever waited behind a sibling that worked may have waited for longer than the bound, and still has to open. */
-    private long timeToOpen() {
-        return session.isNested() ? options.acquireTimeout().toNanos() : deadline - now();
+    /**
+     * The timer of the acquisition goes on. Whoever waited behind a sibling that worked may have waited for longer than the
+     * bound, and still has to open: there the bound begins anew.
+     */
+    private void timeOpening() {
+        if (session.isNested()) {
+            openingTimer.update(Timers.after(options.acquireTimeout(), this::openingTimedOut));
+            return;
+        }
+        begins = true;
+        if (overdue) {
+            openingTimedOut();
+        }
     }
 
     /** Nobody waits for this connection any more. */
@@ -223,7 +232,7 @@ final class Entry {
             disposeTimers();
             report.opened();
             boolean ours = session.move(Phase.OPENING, Phase.OPEN);
-            prepared.tryEmitEmpty();
+            prepared.complete();
             if (ours) {
                 session.opened();
             }
@@ -240,7 +249,7 @@ final class Entry {
                 session.neverOpened(error);
                 report.openFailed(error);
             }
-            prepared.tryEmitEmpty();
+            prepared.complete();
         }
     }
 
@@ -252,18 +261,18 @@ final class Entry {
                     acquisitionError("The connection was not ready within the acquire timeout of "
                             + options.acquireTimeout() + ": the database did not answer while the transaction began");
             if (ours) {
-                prepared.tryEmitEmpty();
+                prepared.complete();
                 leaveUnopened(error);
             } else {
                 report.openFailed(error);
-                prepared.tryEmitEmpty();
+                prepared.complete();
             }
         }
     }
 
     /** The connection could not be made ready: gives it back, then tells those who wait for it. */
     private void leaveUnopened(Throwable error) {
-        new Exit(session, ScopeOutcome.FAILED, false, error)
+        new Exit(session, ScopeOutcome.FAILED, false, error, Context.empty())
                 .run()
                 .subscribe(null, failure -> refuse(error), () -> refuse(error));
     }
@@ -276,7 +285,12 @@ final class Entry {
 
     /** Completes when what was begun on the connection has ended, well or not, so that the exit may begin. */
     Mono<Void> over() {
-        return prepared.asMono().then(Mono.fromRunnable(this::disposeTimers));
+        Mono<Void> over = prepared.asMono();
+        if (over == Completion.NOW) {
+            disposeTimers();
+            return over;
+        }
+        return over.then(Mono.fromRunnable(this::disposeTimers));
     }
 
     private void disposeTimers() {

@@ -8,6 +8,7 @@ import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
+import reactor.util.context.ContextView;
 
 /**
  * The ordered exit of a session: no more statements, then COMMIT or ROLLBACK, then the connection goes back.
@@ -39,32 +40,37 @@ final class Exit {
     private final ScopeOutcome outcome;
     private final boolean commits;
     private final @Nullable Throwable error;
+    private final ContextView context;
 
     private boolean committed;
     private boolean unknown;
     private @Nullable Throwable commitError;
     private @Nullable Throwable failure;
 
-    Exit(Session session, ScopeOutcome outcome, boolean commits, @Nullable Throwable error) {
+    Exit(Session session, ScopeOutcome outcome, boolean commits, @Nullable Throwable error, ContextView context) {
         this.session = session;
         this.connection = session.connection();
         this.outcome = outcome;
         this.commits = commits;
         this.error = error;
+        this.context = context;
     }
 
-    /** Completes when the connection was given back; fails only if a COMMIT failed. */
+    /** Begins. Completes when the connection was given back; fails only if a COMMIT failed. */
     Mono<Void> run() {
         session.report().exiting(outcome);
-        return quiesce()
-                .then(Mono.defer(this::endTransaction))
-                .then(Mono.defer(this::restoreAutoCommit))
-                .then(Mono.defer(this::runEndSteps))
-                .then(Mono.defer(this::undoSettings))
-                .then(Mono.defer(this::requireAlive))
-                .onErrorResume(this::stepFailed)
-                .then(Mono.defer(this::giveBack))
-                .then(Mono.defer(this::conclude));
+        return Steps.run(this::leaveClean, this::giveBack, this::conclude);
+    }
+
+    private Mono<Void> leaveClean() {
+        Mono<Void> steps = Steps.run(
+                this::quiesce,
+                this::endTransaction,
+                this::restoreAutoCommit,
+                this::runEndSteps,
+                this::undoSettings,
+                this::requireAlive);
+        return steps == Completion.NOW ? steps : steps.onErrorResume(this::stepFailed);
     }
 
     /** Nothing new is admitted; on success what was admitted may end, otherwise its rows are thrown away. */
@@ -75,13 +81,16 @@ final class Exit {
             return condemned();
         }
         Mono<Void> idle = commits ? gate.closeGracefully() : gate.closeAbruptly();
-        return bounded(() -> idle, () -> "A statement was still running at the end of the scope: " + gate.runningSql())
-                .doOnSuccess(ignored -> session.quiet())
-                .then(Mono.defer(this::requireNotLost));
+        return Steps.run(
+                () -> bounded(
+                        () -> idle,
+                        () -> "A statement was still running at the end of the scope: " + gate.runningSql()),
+                this::quiet);
     }
 
     /** What was waited for may have been a transaction inside that could not be ended. */
-    private Mono<Void> requireNotLost() {
+    private Mono<Void> quiet() {
+        session.quiet();
         return session.isLost() ? condemned() : Mono.empty();
     }
 
@@ -146,10 +155,11 @@ final class Exit {
 
     /** What was done since the savepoint is undone; the transaction around it goes on. */
     private Mono<Void> rollbackToSavepoint() {
-        return bounded(
+        return Steps.run(
+                () -> bounded(
                         () -> connection.rollbackTransactionToSavepoint(session.savepoint()),
-                        () -> "ROLLBACK TO SAVEPOINT was not answered")
-                .then(dropSavepoint());
+                        () -> "ROLLBACK TO SAVEPOINT was not answered"),
+                this::dropSavepoint);
     }
 
     private Mono<Void> dropSavepoint() {
@@ -229,9 +239,11 @@ final class Exit {
     /** Calls the release exactly once, before or after the destruction. */
     private Mono<Void> giveBack() {
         session.decided(transactionOutcome());
-        return failure == null && !session.isSpent()
-                ? release().onErrorResume(this::releaseFailed)
-                : destroy().then(Mono.defer(this::release)).onErrorResume(this::alsoFailed);
+        if (failure == null && !session.isSpent()) {
+            Mono<Void> release = release();
+            return release == Completion.NOW ? release : release.onErrorResume(this::releaseFailed);
+        }
+        return destroy().then(Mono.defer(this::release)).onErrorResume(this::alsoFailed);
     }
 
     private Mono<Void> release() {
@@ -281,16 +293,18 @@ final class Exit {
         }
     }
 
+    /** Begins the step now. */
     private Mono<Void> bounded(Supplier<? extends Publisher<?>> step, Problem problem) {
         Duration bound = session.options().releaseTimeout();
-        return Shield.bounded(
+        return Shield.startBounded(
                 step,
                 bound,
                 () -> new ScopeReleaseException(
                         problem.describe() + "; the release timeout of " + bound
                                 + " expired and the connection was destroyed",
                         session.label(),
-                        null));
+                        null),
+                context);
     }
 
     /** What to say of a step that did not end in time. */

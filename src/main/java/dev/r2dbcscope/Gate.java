@@ -14,7 +14,6 @@ import org.jspecify.annotations.Nullable;
 import reactor.core.Disposable;
 import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
-import reactor.core.publisher.Sinks;
 import reactor.core.scheduler.Scheduler;
 import reactor.core.scheduler.Schedulers;
 import reactor.util.concurrent.Queues;
@@ -63,7 +62,7 @@ final class Gate {
     private final Deque<Exchange> waiting = new ArrayDeque<>();
     private final Set<Parked> parked = new LinkedHashSet<>();
     private final List<Exchange> inFlight = new ArrayList<>();
-    private final Sinks.Empty<Void> idle = Sinks.empty();
+    private final Completion idle = new Completion();
 
     private volatile int wip;
 
@@ -191,7 +190,7 @@ final class Gate {
 
     /** Whoever waits for the end waits in vain. */
     void fail(Throwable error) {
-        idle.tryEmitError(error);
+        idle.fail(error);
     }
 
     private Mono<Void> close(Closing how) {
@@ -270,7 +269,7 @@ final class Gate {
         if (now != Closing.OPEN && head == null && inFlight.isEmpty() && !cancel.isUnderWay()) {
             sealed = true;
             watch.dispose();
-            idle.tryEmitEmpty();
+            idle.complete();
         }
     }
 

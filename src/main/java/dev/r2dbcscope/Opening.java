@@ -20,14 +20,15 @@ final class Opening {
         this.connection = connection;
     }
 
+    /** Completes when the connection is ready; {@link Completion#NOW} if there was nothing to wait for. */
     Mono<Void> run() {
-        return Mono.defer(this::clean).then(Mono.defer(this::check)).then(Mono.defer(this::begin));
+        return Steps.run(this::clean, this::check, this::begin);
     }
 
     private Mono<Void> check() {
         return session.options().transactionPooling() && !session.isNested()
                 ? session.root().statementCacheCheck().run(session, connection)
-                : Mono.empty();
+                : Completion.NOW;
     }
 
     private Mono<Void> clean() {

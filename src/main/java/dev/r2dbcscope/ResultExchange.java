@@ -51,9 +51,8 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     private volatile boolean guarded;
 
     private final LateSubscription driver = new LateSubscription();
-    private final Queue<ResultSource> undelivered =
-            Queues.<ResultSource>unbounded(Queues.XS_BUFFER_SIZE).get();
-    private final List<ResultReader<?>> readers = new ArrayList<>(2);
+    private volatile @Nullable Queue<ResultSource> undelivered;
+    private final List<ResultReader<?>> readers = new ArrayList<>(1);
 
     private volatile int wip;
     private volatile long requested;
@@ -184,10 +183,16 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
             return false; // a request to cancel it would hit the guard
         }
         int before = open;
-        List<ResultReader<?>> reading = openReaders();
-        return reading.stream().allMatch(ResultReader::isDeaf)
-                && before == reading.size() + (executed ? 0 : 1)
-                && before == open;
+        int reading;
+        synchronized (readers) {
+            reading = readers.size();
+            for (ResultReader<?> reader : readers) {
+                if (!reader.isDeaf()) {
+                    return false;
+                }
+            }
+        }
+        return before == reading + (executed ? 0 : 1) && before == open;
     }
 
     /**
@@ -416,8 +421,10 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     public void onNext(Result result) {
         OPEN.incrementAndGet(this);
         ResultSource delivered = new ResultSource(this, result);
-        undelivered.offer(delivered);
-        run();
+        if (!deliverNow(delivered)) {
+            keep(delivered);
+            run();
+        }
         delivered.parkUnlessRead();
     }
 
@@ -478,10 +485,49 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
     }
 
+    /** Without the queue, which most executions never need: they have one result, which is waited for. */
+    private boolean deliverNow(ResultSource result) {
+        if (requested == 0 || isDeaf() || !WIP.compareAndSet(this, 0, 1)) {
+            return false;
+        }
+        boolean now = requested != 0 && !isDeaf() && isEverythingDelivered();
+        if (now) {
+            Operators.produced(REQUESTED, this, 1);
+            deliver(new ScopedResult(result));
+        } else {
+            keep(result);
+        }
+        loop();
+        return true;
+    }
+
+    private void keep(ResultSource result) {
+        Queue<ResultSource> queue = undelivered;
+        if (queue == null) {
+            queue = Queues.<ResultSource>unbounded(Queues.XS_BUFFER_SIZE).get();
+            undelivered = queue;
+        }
+        queue.offer(result);
+    }
+
+    private @Nullable ResultSource nextKept() {
+        Queue<ResultSource> queue = undelivered;
+        return queue == null ? null : queue.poll();
+    }
+
+    private boolean isEverythingDelivered() {
+        Queue<ResultSource> queue = undelivered;
+        return queue == null || queue.isEmpty();
+    }
+
     private void run() {
         if (WIP.getAndIncrement(this) != 0) {
             return;
         }
+        loop();
+    }
+
+    private void loop() {
         int missed = 1;
         do {
             turn();
@@ -491,7 +537,7 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     private void turn() {
         while (!isDeaf() && requested != 0) {
-            ResultSource next = undelivered.poll();
+            ResultSource next = nextKept();
             if (next == null) {
                 break;
             }
@@ -500,11 +546,11 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         }
         if (isDeaf()) {
             ResultSource next;
-            while ((next = undelivered.poll()) != null) {
+            while ((next = nextKept()) != null) {
                 next.discard();
             }
             finish(aborted);
-        } else if (executed && unsettled == 0 && undelivered.isEmpty()) {
+        } else if (executed && unsettled == 0 && isEverythingDelivered()) {
             finish(error != null ? error : unreadError);
         }
     }

@@ -60,7 +60,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     private final ResultExchange exchange;
     private final RowBudget budget;
     private final LateSubscription driver = new LateSubscription();
-    private final Queue<T> buffer = Queues.<T>unbounded(Queues.XS_BUFFER_SIZE).get();
+    private volatile @Nullable Queue<T> buffer;
     private final Context context;
 
     private volatile @Nullable CoreSubscriber<? super T> actual;
@@ -208,7 +208,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     }
 
     ScopeState state() {
-        if (delivered == 0 && buffer.isEmpty()) {
+        if (delivered == 0 && isBufferEmpty()) {
             return ScopeState.EXECUTING;
         }
         return requested == 0 && !isDeaf() && !exchange.isDraining()
@@ -253,7 +253,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         }
         CoreSubscriber<? super T> subscriber = actual;
         if (subscriber != null && requested != 0 && WIP.compareAndSet(this, 0, 1)) {
-            if (requested != 0 && buffer.isEmpty() && !isDeaf()) {
+            if (requested != 0 && isBufferEmpty() && !isDeaf()) {
                 Operators.produced(REQUESTED, this, 1);
                 deliver(subscriber, mapped);
                 if (aborted == null && WIP.decrementAndGet(this) == 0) {
@@ -305,7 +305,12 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
     }
 
     private void keep(T mapped) {
-        buffer.offer(mapped);
+        Queue<T> kept = buffer;
+        if (kept == null) {
+            kept = Queues.<T>unbounded(Queues.XS_BUFFER_SIZE).get();
+            buffer = kept;
+        }
+        kept.offer(mapped);
         if (!isRow(mapped)) {
             return;
         }
@@ -318,6 +323,16 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
                 return;
             }
         }
+    }
+
+    private boolean isBufferEmpty() {
+        Queue<T> kept = buffer;
+        return kept == null || kept.isEmpty();
+    }
+
+    private @Nullable T nextKept() {
+        Queue<T> kept = buffer;
+        return kept == null ? null : kept.poll();
     }
 
     /** Update counts and messages are few and small; what counts are rows. */
@@ -426,7 +441,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             return;
         }
         emit(subscriber);
-        if (ended && buffer.isEmpty() && !cancelled && aborted == null) {
+        if (ended && isBufferEmpty() && !cancelled && aborted == null) {
             terminate(subscriber, error);
         }
     }
@@ -448,7 +463,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
         long demand = requested;
         long emitted = 0;
         while (emitted != demand && !cancelled && aborted == null) {
-            T next = buffer.poll();
+            T next = nextKept();
             if (next == null) {
                 break;
             }
@@ -462,7 +477,7 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
 
     private void clear() {
         T next;
-        while ((next = buffer.poll()) != null) {
+        while ((next = nextKept()) != null) {
             discard(freed(next));
         }
     }

@@ -19,7 +19,7 @@ record ScopeBody<T>(boolean opensFirst, Function<? super Scope, ? extends Publis
     /** Starts the subscriber on the body's publisher, now or when the connection is there. */
     void start(Scope scope, BodySubscriber<T> subscriber) {
         if (opensFirst) {
-            subscriber.whenOpen(scope.session().open(subscriber.currentContext()), session -> pipeline.apply(scope));
+            subscriber.whenOpen(scope.session(), () -> pipeline.apply(scope));
         } else {
             subscriber.run(() -> pipeline.apply(scope));
         }

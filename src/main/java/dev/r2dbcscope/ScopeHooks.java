@@ -139,6 +139,9 @@ final class ScopeHooks {
 
     /** Runs what has been decided, after the given end of the exit, and passes that end on. */
     Mono<Void> after(Mono<Void> end) {
+        if (end == Completion.NOW) {
+            return run();
+        }
         return end.onErrorResume(error -> run().then(Mono.error(error))).then(Mono.defer(this::run));
     }
 

@@ -84,7 +84,12 @@ final class ServerCancel {
         if (inFlight.isEmpty() || stopped) {
             return false;
         }
-        return inFlight.stream().allMatch(Exchange::isUnwanted) && isAble() && (undone || !owner.isInTransaction());
+        for (Exchange exchange : inFlight) {
+            if (!exchange.isUnwanted()) {
+                return false;
+            }
+        }
+        return isAble() && (undone || !owner.isInTransaction());
     }
 
     /** Whether the database can be asked at all; known to other threads, too. */
@@ -227,7 +232,7 @@ final class ServerCancel {
         void arm(long nanos) {
             try {
                 if (isLast) {
-                    timer = Schedulers.parallel().schedule(this, nanos, TimeUnit.NANOSECONDS);
+                    timer = Timers.after(nanos, this);
                 } else if (scheduler != null) {
                     scheduler.schedule(this);
                 } else {

@@ -8,7 +8,6 @@ import java.util.concurrent.atomic.AtomicReferenceFieldUpdater;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
-import reactor.core.publisher.Sinks;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
@@ -56,8 +55,8 @@ final class Session {
     private final Entry entry;
     private final RowBudget budget;
 
-    private final Sinks.One<Session> opened = Sinks.one();
-    private final Sinks.Empty<Void> exited = Sinks.empty();
+    private final Completion opened = new Completion();
+    private final Completion exited = new Completion();
     private final AtomicReference<@Nullable ScopedConnection> userTransaction = new AtomicReference<>();
 
     private final SettingChanges changes;
@@ -143,12 +142,15 @@ final class Session {
 
     /** Emits this session when it has its connection; the first subscriber makes it get one. */
     Mono<Session> open(ContextView context) {
-        return Mono.defer(() -> {
-            if (PHASE.compareAndSet(this, Phase.NEW, Phase.ACQUIRING)) {
-                entry.begin(context);
-            }
-            return opened.asMono();
-        });
+        return Mono.defer(() -> opening(context).thenReturn(this));
+    }
+
+    /** Gets the connection, if that has not begun. Completes when it is there. */
+    Mono<Void> opening(ContextView context) {
+        if (PHASE.compareAndSet(this, Phase.NEW, Phase.ACQUIRING)) {
+            entry.begin(context);
+        }
+        return opened.asMono();
     }
 
     /** The connection is there, and is to be made ready. */
@@ -171,7 +173,7 @@ final class Session {
             limits.arm(report.held());
         }
         try {
-            opened.tryEmitValue(this);
+            opened.complete();
         } catch (Throwable e) { // of those who waited for the connection; nobody else would hear of it
             Scope owner = scope;
             if (owner == null) {
@@ -184,8 +186,8 @@ final class Session {
     /** There is no connection, and there will be none. */
     void refuse(Throwable reason, Throwable told) {
         openingError = reason;
-        opened.tryEmitError(told);
-        exited.tryEmitEmpty();
+        opened.fail(told);
+        exited.complete();
     }
 
     /** The connection could not be made ready, and the pipeline has ended already. */
@@ -207,8 +209,8 @@ final class Session {
             switch (now) {
                 case NEW -> {
                     if (PHASE.compareAndSet(this, now, Phase.CLOSED)) {
-                        opened.tryEmitError(closedError());
-                        exited.tryEmitEmpty();
+                        opened.fail(closedError());
+                        exited.complete();
                         return endWithoutExit(neverOpened(commits(outcome)), context)
                                 .then(refuseIfDoomed(outcome));
                     }
@@ -224,7 +226,7 @@ final class Session {
                 case OPENING, OPEN -> {
                     if (PHASE.compareAndSet(this, now, Phase.EXITING)) {
                         if (now == Phase.OPENING) {
-                            opened.tryEmitError(closedError());
+                            opened.fail(closedError());
                         }
                         boolean commits = commits(outcome) && (now == Phase.OPEN || outcome == ScopeOutcome.COMPLETED);
                         return leave(outcome, commits, error, context);
@@ -267,20 +269,25 @@ final class Session {
         if (limits != null) {
             limits.dispose();
         }
+        Context after = root.afterTheEnd(context);
         return Shield.start(
-                () -> entry.over().then(Mono.defer(() -> {
+                () -> Steps.run(entry::over, () -> {
                     Mono<Void> end = hooks.after(
                             openingError == null
-                                    ? new Exit(this, outcome, commits, error).run()
-                                    : leaveNeverOpened(outcome));
-                    return outcome == ScopeOutcome.CANCELLED ? end.onErrorResume(e -> toldToNobody(e, context)) : end;
-                })),
-                root.afterTheEnd(context));
+                                    ? new Exit(this, outcome, commits, error, after).run()
+                                    : leaveNeverOpened(outcome, after));
+                    return outcome == ScopeOutcome.CANCELLED && end != Completion.NOW
+                            ? end.onErrorResume(e -> toldToNobody(e, context))
+                            : end;
+                }),
+                after);
     }
 
     /** The pipeline did not wait for its connection, which could not be made ready: there is nothing to commit. */
-    private Mono<Void> leaveNeverOpened(ScopeOutcome outcome) {
-        return new Exit(this, ScopeOutcome.FAILED, false, openingError).run().then(refuseIfDoomed(outcome));
+    private Mono<Void> leaveNeverOpened(ScopeOutcome outcome, ContextView context) {
+        return new Exit(this, ScopeOutcome.FAILED, false, openingError, context)
+                .run()
+                .then(refuseIfDoomed(outcome));
     }
 
     private static Mono<Void> toldToNobody(Throwable error, ContextView context) {
@@ -301,7 +308,7 @@ final class Session {
         phase = Phase.CLOSED;
         root.live().remove(this);
         report.released(outcome, how, error != null ? error : commitError, destroyed);
-        exited.tryEmitEmpty();
+        exited.complete();
     }
 
     /** Nothing is in flight any more, and no row can be read. */

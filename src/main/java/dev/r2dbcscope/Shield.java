@@ -2,17 +2,15 @@ package dev.r2dbcscope;
 
 import java.time.Duration;
 import java.util.Objects;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import org.reactivestreams.Subscription;
 import reactor.core.CoreSubscriber;
+import reactor.core.Disposable;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 import reactor.core.publisher.Operators;
-import reactor.core.publisher.Sinks;
-import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
 
@@ -27,10 +25,11 @@ import reactor.util.context.ContextView;
  */
 final class Shield implements CoreSubscriber<Object> {
 
-    private final Sinks.Empty<Void> end = Sinks.empty();
-    private final AtomicBoolean ended = new AtomicBoolean();
+    private final Completion end = new Completion();
     private final Context context;
     private @Nullable Subscription subscription;
+    private volatile @Nullable Disposable timer;
+    private boolean done;
 
     private Shield(ContextView context) {
         this.context = Context.of(context);
@@ -41,7 +40,7 @@ final class Shield implements CoreSubscriber<Object> {
         return Mono.deferContextual(context -> start(source, context));
     }
 
-    /** Starts the publisher now. */
+    /** Starts the publisher now; {@link Completion#NOW} if it has completed at once. */
     static Mono<Void> start(Supplier<? extends Publisher<?>> source, ContextView context) {
         return subscribe(source, context).end.asMono();
     }
@@ -50,7 +49,11 @@ final class Shield implements CoreSubscriber<Object> {
         Shield shield = new Shield(context);
         try {
             Publisher<?> publisher = Objects.requireNonNull(source.get(), "The driver returned a null publisher");
-            Flux.<Object>from(publisher).onErrorStop().subscribe(shield);
+            if (publisher == Completion.NOW) {
+                shield.end.complete();
+            } else {
+                Flux.<Object>from(publisher).onErrorStop().subscribe(shield);
+            }
         } catch (Throwable error) {
             shield.onError(error);
         }
@@ -63,11 +66,35 @@ final class Shield implements CoreSubscriber<Object> {
      */
     static Mono<Void> bounded(
             Supplier<? extends Publisher<?>> source, Duration bound, Supplier<? extends Throwable> tooLate) {
-        return Mono.deferContextual(context -> {
-            Shield shield = subscribe(source, context);
-            Mono<Void> end = shield.end.asMono();
-            return shield.ended.get() ? end : end.timeout(bound, Mono.error(tooLate), Schedulers.parallel());
-        });
+        return Mono.deferContextual(context -> startBounded(source, bound, tooLate, context));
+    }
+
+    /** The same, started now. */
+    static Mono<Void> startBounded(
+            Supplier<? extends Publisher<?>> source,
+            Duration bound,
+            Supplier<? extends Throwable> tooLate,
+            ContextView context) {
+        Shield shield = subscribe(source, context);
+        if (!shield.end.hasEnded()) {
+            shield.endBy(bound, tooLate);
+        }
+        return shield.end.asMono();
+    }
+
+    private void endBy(Duration bound, Supplier<? extends Throwable> tooLate) {
+        Disposable armed = Timers.after(bound, () -> end.fail(tooLate.get()));
+        timer = armed;
+        if (end.hasEnded()) {
+            armed.dispose();
+        }
+    }
+
+    private void over() {
+        Disposable armed = timer;
+        if (armed != null) {
+            armed.dispose();
+        }
     }
 
     @Override
@@ -90,17 +117,21 @@ final class Shield implements CoreSubscriber<Object> {
 
     @Override
     public void onError(Throwable error) {
-        if (ended.compareAndSet(false, true)) {
-            end.tryEmitError(error);
-        } else {
+        if (done) {
             Operators.onErrorDropped(error, context);
+            return;
         }
+        done = true;
+        over();
+        end.fail(error);
     }
 
     @Override
     public void onComplete() {
-        if (ended.compareAndSet(false, true)) {
-            end.tryEmitEmpty();
+        if (!done) {
+            done = true;
+            over();
+            end.complete();
         }
     }
 }

@@ -75,6 +75,8 @@ class BoundsTest {
             "SessionSettingException.keys: the keys of SessionSettings",
             "SessionSettings.values: " + OPTIONS,
             "StatementCacheCheck.passed: the connections of the pool, weakly",
+            "Timers$Lane.timers: those that wait, and Timers.SWEEP that do not any more",
+            "Timers.lanes: Timers.MOST_LENGTHS",
             "WaitGraph.blocked: the live scopes that wait inside others, times their depth",
             "postgresql.BinaryCopyRow.ESCAPES: " + CONSTANT,
             "postgresql.BinaryCopyRow.SIGNATURE: " + CONSTANT,

@@ -1,0 +1,190 @@
+package dev.r2dbcscope;
+
+import java.time.Duration;
+import java.util.Iterator;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
+import org.jspecify.annotations.Nullable;
+import reactor.core.Disposable;
+import reactor.core.scheduler.Scheduler;
+import reactor.core.scheduler.Schedulers;
+
+/**
+ * Timers on {@link Schedulers#parallel()} that are cheap as long as they do not fire, which is what nearly all of a scope's do:
+ * a scheduler's own timer takes a lock and wakes a sleeping thread when it is armed.
+ *
+ * <p>Timers of the same length fire in the order in which they were armed, so those of one length stand in a queue, and
+ * only for the first of them a timer of the scheduler runs. One that was disposed of stays until it comes to the head, or until
+ * it is one of {@value #SWEEP} such: then they are swept out.
+ */
+final class Timers {
+
+    /** How many disposed timers a queue keeps at most, beside those that are disposed of while it is swept. */
+    static final int SWEEP = 1_024;
+
+    /** Timers of more lengths than this are armed with the scheduler, each by itself. */
+    private static final int MOST_LENGTHS = 64;
+
+    /** Replaced when Reactor gets another scheduler, such as that of a test in virtual time. */
+    private static volatile Timers current = new Timers(Schedulers.parallel());
+
+    private final Scheduler scheduler;
+    private final ConcurrentHashMap<Long, Lane> lanes = new ConcurrentHashMap<>();
+
+    private Timers(Scheduler scheduler) {
+        this.scheduler = scheduler;
+    }
+
+    /** Runs the task on the scheduler when the time is over, unless the timer was disposed of. */
+    static Disposable after(Duration time, Runnable task) {
+        return after(time.toNanos(), task);
+    }
+
+    static Disposable after(long nanos, Runnable task) {
+        Scheduler now = Schedulers.parallel();
+        Timers timers = current;
+        if (timers.scheduler != now) {
+            timers = new Timers(now);
+            current = timers;
+        }
+        Lane lane = timers.lane(nanos);
+        return lane == null ? now.schedule(task, nanos, TimeUnit.NANOSECONDS) : lane.arm(task);
+    }
+
+    /** How many are armed, and were not disposed of. */
+    static int armed() {
+        return current.lanes.values().stream().mapToInt(Lane::armed).sum();
+    }
+
+    /** How many are kept, disposed of or not. */
+    static int kept() {
+        return current.lanes.values().stream()
+                .mapToInt(lane -> lane.timers.size())
+                .sum();
+    }
+
+    /** How many timers of the scheduler itself run for them. */
+    static int ticking() {
+        return (int) current.lanes.values().stream()
+                .filter(lane -> lane.ticking.get())
+                .count();
+    }
+
+    private @Nullable Lane lane(long nanos) {
+        Lane known = lanes.get(nanos);
+        if (known != null || lanes.size() >= MOST_LENGTHS) {
+            return known;
+        }
+        return lanes.computeIfAbsent(nanos, length -> new Lane(scheduler, length));
+    }
+
+    /** The timers of one length. */
+    private static final class Lane {
+
+        private final Scheduler scheduler;
+        private final long length;
+        private final Queue<Timer> timers = new ConcurrentLinkedQueue<>();
+        private final AtomicBoolean ticking = new AtomicBoolean();
+        private final AtomicInteger disposed = new AtomicInteger();
+
+        Lane(Scheduler scheduler, long length) {
+            this.scheduler = scheduler;
+            this.length = length;
+        }
+
+        Timer arm(Runnable task) {
+            Timer timer = new Timer(this, scheduler.now(TimeUnit.NANOSECONDS) + length, task);
+            timers.offer(timer);
+            startTicking();
+            return timer;
+        }
+
+        int armed() {
+            return (int) timers.stream().filter(timer -> !timer.isDisposed()).count();
+        }
+
+        private void startTicking() {
+            while (!timers.isEmpty() && ticking.compareAndSet(false, true)) {
+                Timer first = timers.peek();
+                if (first != null) {
+                    tickAt(first.due);
+                    return;
+                }
+                ticking.set(false);
+            }
+        }
+
+        private void tickAt(long due) {
+            try {
+                scheduler.schedule(
+                        this::tick, Math.max(0, due - scheduler.now(TimeUnit.NANOSECONDS)), TimeUnit.NANOSECONDS);
+            } catch (RuntimeException rejected) {
+                ticking.set(false);
+                throw rejected;
+            }
+        }
+
+        private void tick() {
+            long now = scheduler.now(TimeUnit.NANOSECONDS);
+            Timer first;
+            while ((first = timers.peek()) != null) {
+                Runnable task = first.get();
+                if (task != null && first.due > now) {
+                    tickAt(first.due);
+                    return;
+                }
+                boolean mine = timers.remove(first);
+                if (task == null) {
+                    disposed.addAndGet(mine ? -1 : 0);
+                } else if (first.compareAndSet(task, null)) {
+                    scheduler.schedule(task);
+                }
+            }
+            ticking.set(false);
+            startTicking();
+        }
+
+        void disposed() {
+            int many = disposed.incrementAndGet();
+            if (many >= SWEEP && disposed.compareAndSet(many, 0)) {
+                for (Iterator<Timer> all = timers.iterator(); all.hasNext(); ) {
+                    if (all.next().isDisposed()) {
+                        all.remove();
+                    }
+                }
+            }
+        }
+    }
+
+    /** Its task, as long as it has one. */
+    private static final class Timer extends AtomicReference<@Nullable Runnable> implements Disposable {
+
+        private static final long serialVersionUID = 1L;
+
+        private final transient Lane lane;
+        private final long due;
+
+        Timer(Lane lane, long due, Runnable task) {
+            super(task);
+            this.lane = lane;
+            this.due = due;
+        }
+
+        @Override
+        public void dispose() {
+            if (getAndSet(null) != null) {
+                lane.disposed();
+            }
+        }
+
+        @Override
+        public boolean isDisposed() {
+            return get() == null;
+        }
+    }
+}
