@@ -22,7 +22,7 @@ import reactor.test.util.RaceTestUtils;
 @Tag("race")
 class OpeningTimerRaceTest {
 
-    private static final int ITERATIONS = 20_000;
+    private static final int ITERATIONS = Settling.RACES;
 
     @Test
     @Tag("lifecycle-54")
