@@ -8,6 +8,7 @@ import org.jspecify.annotations.Nullable;
 import reactor.core.Disposable;
 import reactor.core.Disposables;
 import reactor.core.publisher.Mono;
+import reactor.core.publisher.Operators;
 import reactor.core.scheduler.Schedulers;
 import reactor.util.context.Context;
 import reactor.util.context.ContextView;
@@ -184,10 +185,13 @@ final class Entry {
             return;
         }
         waitsNoMore();
-        report.opening();
-        Mono<Void> opening = new Opening(session, arrived).run();
+        Mono<Void> opening = Steps.run(this::reportOpening, () -> new Opening(session, arrived).run());
         if (opening == Completion.NOW) {
-            prepared();
+            try {
+                prepared();
+            } catch (Throwable e) {
+                Operators.onErrorDropped(e, Context.of(context));
+            }
         } else {
             opening.subscribe(null, this::notPrepared, this::prepared, Context.of(context));
         }
@@ -197,6 +201,11 @@ final class Entry {
         if (session.isBlocked()) {
             WaitGraph.INSTANCE.received(session);
         }
+    }
+
+    private Mono<Void> reportOpening() {
+        report.opening();
+        return Completion.NOW;
     }
 
     /**

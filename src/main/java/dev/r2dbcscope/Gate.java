@@ -59,9 +59,9 @@ final class Gate {
 
     private final Queue<Exchange> arrived =
             Queues.<Exchange>unboundedMultiproducer().get();
-    private final Deque<Exchange> waiting = new ArrayDeque<>();
+    private final Deque<Exchange> waiting = new ArrayDeque<>(1);
     private final Set<Parked> parked = new LinkedHashSet<>();
-    private final List<Exchange> inFlight = new ArrayList<>();
+    private final List<Exchange> inFlight = new ArrayList<>(2);
     private final Completion idle = new Completion();
 
     private volatile int wip;

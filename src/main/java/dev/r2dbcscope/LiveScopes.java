@@ -18,7 +18,7 @@ final class LiveScopes {
     /** More of those that were left while they waited are not allowed to wait in the pool's queue. */
     static final int MOST_ABANDONED = 10_000;
 
-    private final ConcurrentHashMap<Long, Session> live = new ConcurrentHashMap<>();
+    private final Set<Session> live = ConcurrentHashMap.newKeySet();
     private final Set<Session> abandoned = ConcurrentHashMap.newKeySet();
     private final Set<Session> finishing = ConcurrentHashMap.newKeySet();
     private final Sinks.Empty<Void> drainBegan = Sinks.empty();
@@ -27,7 +27,7 @@ final class LiveScopes {
 
     /** Adds a session; says whether it may go on. */
     boolean add(Session session) {
-        live.put(session.report().id(), session);
+        live.add(session);
         if (draining && !session.belongsToALiveOne()) {
             remove(session);
             return false;
@@ -36,7 +36,7 @@ final class LiveScopes {
     }
 
     void remove(Session session) {
-        live.remove(session.report().id());
+        live.remove(session);
         checkDrained();
     }
 
@@ -74,7 +74,7 @@ final class LiveScopes {
     }
 
     List<LiveScope> snapshot() {
-        return live.values().stream()
+        return live.stream()
                 .map(session -> session.report().snapshot())
                 .sorted(Comparator.comparingLong(LiveScope::id))
                 .toList();
@@ -118,7 +118,7 @@ final class LiveScopes {
 
     /** Who is live, in few words. */
     String summary() {
-        Map<ScopeState, Long> states = live.values().stream()
+        Map<ScopeState, Long> states = live.stream()
                 .collect(Collectors.groupingBy(
                         session -> session.report().snapshot().state(), TreeMap::new, Collectors.counting()));
         String oldest = snapshot().stream()

@@ -148,7 +148,11 @@ final class Session {
     /** Gets the connection, if that has not begun. Completes when it is there. */
     Mono<Void> opening(ContextView context) {
         if (PHASE.compareAndSet(this, Phase.NEW, Phase.ACQUIRING)) {
-            entry.begin(context);
+            try {
+                entry.begin(context);
+            } catch (Throwable e) {
+                entry.failed(e);
+            }
         }
         return opened.asMono();
     }

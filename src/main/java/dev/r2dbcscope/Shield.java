@@ -29,7 +29,7 @@ final class Shield implements CoreSubscriber<Object> {
     private final Context context;
     private @Nullable Subscription subscription;
     private volatile @Nullable Disposable timer;
-    private boolean done;
+    private volatile boolean done;
 
     private Shield(ContextView context) {
         this.context = Context.of(context);
@@ -83,9 +83,15 @@ final class Shield implements CoreSubscriber<Object> {
     }
 
     private void endBy(Duration bound, Supplier<? extends Throwable> tooLate) {
-        Disposable armed = Timers.after(bound, () -> end.fail(tooLate.get()));
+        Disposable armed;
+        try {
+            armed = Timers.after(bound, () -> end.fail(tooLate.get()));
+        } catch (Throwable rejected) { // what cannot be bounded is given up, for the step has begun
+            end.fail(tooLate.get());
+            return;
+        }
         timer = armed;
-        if (end.hasEnded()) {
+        if (done || end.hasEnded()) {
             armed.dispose();
         }
     }

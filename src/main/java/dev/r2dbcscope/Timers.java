@@ -6,13 +6,14 @@ import java.util.Queue;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import org.jspecify.annotations.Nullable;
 import reactor.core.Disposable;
+import reactor.core.publisher.Operators;
 import reactor.core.scheduler.Scheduler;
 import reactor.core.scheduler.Schedulers;
+import reactor.util.context.Context;
 
 /**
  * Timers on {@link Schedulers#parallel()} that are cheap as long as they do not fire, which is what nearly all of a scope's do:
@@ -34,10 +35,12 @@ final class Timers {
     private static volatile Timers current = new Timers(Schedulers.parallel());
 
     private final Scheduler scheduler;
+    private final boolean virtual;
     private final ConcurrentHashMap<Long, Lane> lanes = new ConcurrentHashMap<>();
 
     private Timers(Scheduler scheduler) {
         this.scheduler = scheduler;
+        this.virtual = Math.abs(scheduler.now(TimeUnit.MILLISECONDS) - System.currentTimeMillis()) > 1_000;
     }
 
     /** Runs the task on the scheduler when the time is over, unless the timer was disposed of. */
@@ -70,9 +73,8 @@ final class Timers {
 
     /** How many timers of the scheduler itself run for them. */
     static int ticking() {
-        return (int) current.lanes.values().stream()
-                .filter(lane -> lane.ticking.get())
-                .count();
+        return (int)
+                current.lanes.values().stream().filter(lane -> lane.ticking).count();
     }
 
     private @Nullable Lane lane(long nanos) {
@@ -80,27 +82,47 @@ final class Timers {
         if (known != null || lanes.size() >= MOST_LENGTHS) {
             return known;
         }
-        return lanes.computeIfAbsent(nanos, length -> new Lane(scheduler, length));
+        return lanes.computeIfAbsent(nanos, length -> new Lane(this, length));
     }
 
-    /** The timers of one length. */
+    /** By the clock of the scheduler if time is virtual there; its real one may be set, this one only goes on. */
+    private long now() {
+        return virtual ? scheduler.now(TimeUnit.NANOSECONDS) : System.nanoTime();
+    }
+
+    /**
+     * The timers of one length. A tick looks for those that are due and schedules the next one; one too many does no harm. A tick
+     * that does not come, because something blocks its thread, is made up for by the next timer that is armed.
+     */
     private static final class Lane {
 
-        private final Scheduler scheduler;
+        private static final long LATE = TimeUnit.MILLISECONDS.toNanos(100);
+
+        private final Timers owner;
         private final long length;
         private final Queue<Timer> timers = new ConcurrentLinkedQueue<>();
-        private final AtomicBoolean ticking = new AtomicBoolean();
+        private final AtomicInteger looking = new AtomicInteger();
         private final AtomicInteger disposed = new AtomicInteger();
+        private volatile boolean ticking;
+        private volatile long tickDue;
 
-        Lane(Scheduler scheduler, long length) {
-            this.scheduler = scheduler;
+        Lane(Timers owner, long length) {
+            this.owner = owner;
             this.length = length;
         }
 
         Timer arm(Runnable task) {
-            Timer timer = new Timer(this, scheduler.now(TimeUnit.NANOSECONDS) + length, task);
+            long now = owner.now();
+            Timer timer = new Timer(this, now + length, task);
             timers.offer(timer);
-            startTicking();
+            if (!ticking || now - tickDue > LATE) {
+                try {
+                    tickAt(timer.due, now);
+                } catch (Throwable rejected) {
+                    timer.dispose();
+                    throw rejected;
+                }
+            }
             return timer;
         }
 
@@ -108,45 +130,71 @@ final class Timers {
             return (int) timers.stream().filter(timer -> !timer.isDisposed()).count();
         }
 
-        private void startTicking() {
-            while (!timers.isEmpty() && ticking.compareAndSet(false, true)) {
-                Timer first = timers.peek();
-                if (first != null) {
-                    tickAt(first.due);
-                    return;
-                }
-                ticking.set(false);
-            }
-        }
-
-        private void tickAt(long due) {
+        private void tickAt(long due, long now) {
+            tickDue = due;
+            ticking = true;
             try {
-                scheduler.schedule(
-                        this::tick, Math.max(0, due - scheduler.now(TimeUnit.NANOSECONDS)), TimeUnit.NANOSECONDS);
-            } catch (RuntimeException rejected) {
-                ticking.set(false);
+                owner.scheduler.schedule(this::look, Math.max(0, due - now), TimeUnit.NANOSECONDS);
+            } catch (Throwable rejected) {
+                ticking = false;
                 throw rejected;
             }
         }
 
-        private void tick() {
-            long now = scheduler.now(TimeUnit.NANOSECONDS);
-            Timer first;
-            while ((first = timers.peek()) != null) {
+        private void look() {
+            if (looking.getAndIncrement() != 0) {
+                return;
+            }
+            int missed = 1;
+            do {
+                fireAllThatAreDue();
+                missed = looking.addAndGet(-missed);
+            } while (missed != 0);
+        }
+
+        private void fireAllThatAreDue() {
+            long now = owner.now();
+            while (true) {
+                Timer first = timers.peek();
+                if (first == null) {
+                    ticking = false;
+                    if (timers.isEmpty()) {
+                        return;
+                    }
+                    continue;
+                }
                 Runnable task = first.get();
-                if (task != null && first.due > now) {
-                    tickAt(first.due);
+                if (task != null && first.due - now > 0) {
+                    if (!ticking || tickDue - now <= 0 || tickDue - first.due > 0) {
+                        tickAgain(first.due, now);
+                    }
                     return;
                 }
                 boolean mine = timers.remove(first);
                 if (task == null) {
                     disposed.addAndGet(mine ? -1 : 0);
                 } else if (first.compareAndSet(task, null)) {
-                    scheduler.schedule(task);
+                    fire(task);
                 }
             }
-            ticking.set(false);
-            startTicking();
+        }
+
+        /** If the scheduler refuses, the next timer that is armed meets that, and tells whoever arms it. */
+        private void tickAgain(long due, long now) {
+            try {
+                tickAt(due, now);
+            } catch (Throwable rejected) {
+                Operators.onErrorDropped(rejected, Context.empty());
+            }
+        }
+
+        /** On another thread of the scheduler than the tick, which has the others to look after. */
+        private void fire(Runnable task) {
+            try {
+                owner.scheduler.schedule(task);
+            } catch (Throwable rejected) {
+                task.run();
+            }
         }
 
         void disposed() {

@@ -78,6 +78,31 @@ class TimersTest {
     }
 
     @Test
+    void thatCannotBeArmedEndTheWaitForAConnection() {
+        timers.shutdownNow();
+        scopes.withConnection(c -> Mono.just(1)).subscribe(probe);
+        assertThat(probe.awaitEnd().error()).isNotNull();
+        assertThat(scopes.live()).isEmpty();
+        assertThat(database.live()).isZero();
+    }
+
+    /** It was sent, so it is not known what became of it. */
+    @Test
+    void thatCannotBeArmedMakeTheOutcomeOfACommitUnknown() {
+        Step<Integer> commit = new Step<>();
+        database.on("commit", commit);
+        scopes.with(scopes.options().withReleaseTimeout(HOUR.plusHours(1)))
+                .inTransaction(c -> Mono.fromSupplier(() -> {
+                    timers.shutdownNow();
+                    return 1;
+                }))
+                .subscribe(probe);
+        assertThat(probe.awaitEnd().error()).isInstanceOf(CommitOutcomeUnknownException.class);
+        assertThat(database.log()).doesNotContain("rollback");
+        assertThat(scopes.live()).isEmpty();
+    }
+
+    @Test
     void ofAnAcquisitionThatFails() {
         database.on("create", create);
         scopes.withConnection(c -> Mono.just(1)).subscribe(probe);

@@ -15,6 +15,10 @@ import org.openjdk.jmh.annotations.Scope;
 import org.openjdk.jmh.annotations.Setup;
 import org.openjdk.jmh.annotations.State;
 import org.openjdk.jmh.annotations.Warmup;
+import org.springframework.r2dbc.connection.R2dbcTransactionManager;
+import org.springframework.r2dbc.core.DatabaseClient;
+import org.springframework.r2dbc.core.binding.BindMarkersFactory;
+import org.springframework.transaction.reactive.TransactionalOperator;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
@@ -33,12 +37,19 @@ public class ScopeOverheadBenchmark {
 
     private ConnectionFactory factory;
     private ConnectionScopes scopes;
+    private DatabaseClient client;
+    private TransactionalOperator transactions;
     private boolean statement;
 
     @Setup
     public void prepare() {
         factory = new NoopConnectionFactory();
         scopes = ConnectionScopes.of(factory);
+        client = DatabaseClient.builder()
+                .connectionFactory(factory)
+                .bindMarkers(BindMarkersFactory.indexed("$", 1))
+                .build();
+        transactions = TransactionalOperator.create(new R2dbcTransactionManager(factory));
         statement = body.equals("statement");
     }
 
@@ -71,6 +82,18 @@ public class ScopeOverheadBenchmark {
     @Benchmark
     public Long inTransaction() {
         return scopes.inTransaction(this::work).block();
+    }
+
+    /** Spring's client, which takes a connection for each call. */
+    @Benchmark
+    public Long databaseClient() {
+        return client.inConnection(this::work).block();
+    }
+
+    /** Spring's transaction around the same client. */
+    @Benchmark
+    public Long transactionalOperator() {
+        return transactions.transactional(client.inConnection(this::work)).block();
     }
 
     private Mono<Long> work(Connection connection) {
