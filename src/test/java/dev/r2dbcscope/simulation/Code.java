@@ -239,7 +239,10 @@ final class Code {
             case MERGE_DELAY_ERROR -> Flux.mergeDelayError(2, parts.toArray(Code::fluxes));
             case ZIP -> Flux.zip(parts, values -> values.length);
             case FIRST_WITH_SIGNAL -> Flux.firstWithSignal(parts);
-            case COMBINE_LATEST -> Flux.combineLatest(parts, values -> values.length);
+            // without unbounded demand it hangs from 32 combinations on that nobody has asked for (Reactor 3.8.6, no
+            // scope needed)
+            case COMBINE_LATEST ->
+                Flux.combineLatest(parts, values -> values.length).onBackpressureBuffer();
         };
     }
 
