@@ -38,6 +38,9 @@ final class ProxiedConnection {
             connection.client.closeFuture().addListener(closed -> connection.socketClosed());
             connection.server.closeFuture().addListener(closed -> connection.socketClosed());
             connection.pump();
+            if (!connection.client.isActive() || !connection.server.isActive()) {
+                connection.end(NetworkFault.Ending.RESET); // it was over before there was somebody to hear of it
+            }
             return connection.over.asMono();
         });
     }

@@ -6,6 +6,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.ConnectException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.net.Socket;
 import java.net.SocketException;
 import java.net.SocketTimeoutException;
@@ -113,6 +115,14 @@ class FaultyProxyTest {
         });
     }
 
+    private boolean isRefused() {
+        try (Socket socket = new Socket(InetAddress.getLoopbackAddress(), peers.port())) {
+            return !socket.isConnected();
+        } catch (IOException refused) {
+            return true;
+        }
+    }
+
     @Nested
     class WithoutAFault {
 
@@ -203,7 +213,37 @@ class FaultyProxyTest {
         @Test
         void resetsTheClientIfThereIsNoServer() throws Exception {
             peers.close();
+            await(FaultyProxyTest.this::isRefused, "end of the server, whose socket outlives its thread for a moment");
             assertThatThrownBy(() -> client().getInputStream().read()).isInstanceOf(SocketException.class);
+        }
+
+        /** The reset may come before the proxy has joined the two connections. */
+        @Test
+        void resetsTheClientOfAServerThatResetsAtOnce() throws Exception {
+            try (ServerSocket rude = new ServerSocket(0, 50, InetAddress.getLoopbackAddress())) {
+                CompletableFuture<Void> resetting = CompletableFuture.runAsync(() -> {
+                    try {
+                        while (true) {
+                            Socket accepted = rude.accept();
+                            accepted.setSoLinger(true, 0);
+                            accepted.close();
+                        }
+                    } catch (IOException closed) {
+                        // the end of the test
+                    }
+                });
+                try (FaultyProxy behind = FaultyProxy.to(rude.getInetAddress().getHostAddress(), rude.getLocalPort())) {
+                    for (int i = 0; i < 1_000; i++) {
+                        try (Socket client = new Socket(behind.host(), behind.port())) {
+                            client.setSoTimeout(60_000);
+                            assertThatThrownBy(() -> client.getInputStream().read())
+                                    .as("client %d", i)
+                                    .isInstanceOf(SocketException.class);
+                        }
+                    }
+                }
+                assertThat(resetting).isNotDone();
+            }
         }
 
         @Test
