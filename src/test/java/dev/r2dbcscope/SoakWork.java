@@ -46,6 +46,10 @@ final class SoakWork implements ScopeListener {
     private final AtomicInteger rows = new AtomicInteger();
     private final BitSet committed = new BitSet();
     private final BitSet undecided = new BitSet();
+
+    /** Those that may commit between two of their statements, before they have written their row. */
+    private final BitSet unwritten = new BitSet();
+
     private final List<Kind> kinds = List.of(
             new Kind("nested queries", this::nestedQueries),
             new Kind("pages", this::pages),
@@ -134,16 +138,18 @@ final class SoakWork implements ScopeListener {
         }
     }
 
-    boolean mustBeThere(int row) {
-        synchronized (committed) {
-            return committed.get(row);
+    private static boolean isIn(BitSet set, int row) {
+        synchronized (set) {
+            return set.get(row);
         }
     }
 
+    boolean mustBeThere(int row) {
+        return isIn(committed, row) && !isIn(unwritten, row);
+    }
+
     boolean mayBeThere(int row) {
-        synchronized (undecided) {
-            return mustBeThere(row) || undecided.get(row);
-        }
+        return isIn(committed, row) || isIn(undecided, row);
     }
 
     int rows() {
@@ -192,6 +198,9 @@ final class SoakWork implements ScopeListener {
     private Flux<?> transaction(Random random) {
         int row = rows.getAndIncrement();
         OnCancel onCancel = OnCancel.values()[random.nextInt(OnCancel.values().length)];
+        if (onCancel == OnCancel.COMMIT) {
+            mark(unwritten, row);
+        }
         boolean fails = random.nextInt(4) == 0;
         TransactionOptions options = TransactionOptions.defaults().withOnCancel(onCancel);
         return named(row, random.nextBoolean() ? options : options.withEmitAfterCommit(100))
