@@ -5,6 +5,8 @@ import dev.r2dbcscope.ScopeState;
 import java.time.Duration;
 import java.util.List;
 import java.util.Locale;
+import java.util.Set;
+import java.util.stream.Collectors;
 
 /** Who holds what: {@code ConnectionScopes.live()} as a small table. */
 final class LiveTable {
@@ -48,6 +50,22 @@ final class LiveTable {
         return scopes.stream()
                 .filter(scope -> scope.state() != ScopeState.WAITING)
                 .count();
+    }
+
+    /**
+     * How many held a connection at the instant between two snapshots. One snapshot does not tell: it looks at one scope after
+     * the other, while connections pass from those that it has looked at to those that it has not.
+     */
+    static long holdingInBoth(List<LiveScope> first, List<LiveScope> second) {
+        Set<Long> before = holders(first);
+        return holders(second).stream().filter(before::contains).count();
+    }
+
+    private static Set<Long> holders(List<LiveScope> scopes) {
+        return scopes.stream()
+                .filter(scope -> scope.state() != ScopeState.WAITING && scope.state() != ScopeState.EXITING)
+                .map(LiveScope::id)
+                .collect(Collectors.toSet());
     }
 
     private static String seconds(Duration duration) {

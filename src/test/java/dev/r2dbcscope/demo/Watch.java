@@ -32,8 +32,9 @@ final class Watch {
     private final AtomicLong done = new AtomicLong();
     private final Queue<Moment> moments = new ConcurrentLinkedQueue<>();
     private final List<List<LiveScope>> seen = new ArrayList<>();
+    private long mostHolders;
 
-    private record Moment(long done, List<LiveScope> live) {}
+    private record Moment(long done, List<LiveScope> live, long holders) {}
 
     Watch(Screen screen, ConnectionScopes scopes, long total) {
         this.screen = screen;
@@ -45,13 +46,20 @@ final class Watch {
     void step() {
         long now = done.incrementAndGet();
         if (now == total / 10 || now == total / 2) {
-            moments.add(new Moment(now, scopes.live()));
+            List<LiveScope> first = scopes.live();
+            List<LiveScope> second = scopes.live();
+            moments.add(new Moment(now, second, LiveTable.holdingInBoth(first, second)));
         }
     }
 
     /** What {@code live()} said at each moment. */
     List<List<LiveScope>> seen() {
         return seen;
+    }
+
+    /** How many scopes held a connection at one and the same instant, at that moment when they were most. */
+    long mostHolders() {
+        return mostHolders;
     }
 
     /** Waits for the end of the pipeline and returns its value. */
@@ -83,6 +91,7 @@ final class Watch {
         Moment moment;
         while ((moment = moments.poll()) != null) {
             seen.add(moment.live);
+            mostHolders = Math.max(mostHolders, moment.holders);
             LiveTable.print(screen, String.format("after %,d of %,d", moment.done, total), moment.live);
         }
     }
