@@ -48,6 +48,18 @@ class NestedQueriesIT {
     })
     @Tag("lifecycle-48")
     void completesAQueryForEachRow(int rows, int concurrency) {
+        completesInEachMode(rows, concurrency);
+    }
+
+    @ParameterizedTest
+    @CsvSource({"10000, 1", "10000, 256"})
+    @Tag("lifecycle-48")
+    @Tag("soak")
+    void completesAQueryForEachOfTenThousandRows(int rows, int concurrency) {
+        completesInEachMode(rows, concurrency);
+    }
+
+    private void completesInEachMode(int rows, int concurrency) {
         for (boolean transactional : new boolean[] {false, true}) {
             for (boolean bound : new boolean[] {false, true}) {
                 assertThat(nested(transactional, bound, rows, concurrency))
@@ -93,13 +105,7 @@ class NestedQueriesIT {
     @Test
     @Tag("lifecycle-48")
     void completesTwoAndThreeLevels() {
-        Long leaves = pool.scopes
-                .inTransactionMany(c -> Rows.ints(c, "select generate_series(1, 300)")
-                        .flatMap(a -> Rows.ints(c, "select generate_series(1, 100)")
-                                .flatMap(b -> Rows.ints(c, "select generate_series(1, 10)"))))
-                .count()
-                .block(LONG);
-        assertThat(leaves).isEqualTo(300_000);
+        assertThat(leaves(300)).isEqualTo(300_000);
 
         Long bound = pool.scopes
                 .withConnectionMany(c -> Rows.ints(series(c, 100, true))
@@ -107,6 +113,23 @@ class NestedQueriesIT {
                 .count()
                 .block(LONG);
         assertThat(bound).isEqualTo(4_000);
+    }
+
+    @Test
+    @Tag("lifecycle-48")
+    @Tag("soak")
+    void completesThreeLevelsOfAMillionLeaves() {
+        assertThat(leaves(1_000)).isEqualTo(1_000_000);
+    }
+
+    private long leaves(int trees) {
+        return pool.scopes
+                .inTransactionMany(c -> Rows.ints(c, "select generate_series(1, " + trees + ")")
+                        .flatMap(a -> Rows.ints(c, "select generate_series(1, 100)")
+                                .flatMap(b -> Rows.ints(c, "select generate_series(1, 10)"))))
+                .count()
+                .blockOptional(LONG)
+                .orElseThrow();
     }
 
     @Test
