@@ -95,7 +95,7 @@ class SoakIT {
         int warm = parts / 4;
         assertThat(heap.get(parts - 1)).isLessThan(heap.get(warm) + TOLERANCE);
         assertThat(threads.get(parts - 1)).isLessThanOrEqualTo(threads.get(warm));
-        assertThat(lost.reports()).allMatch(SoakIT::isOfTheDriversParameters);
+        assertThat(lost.reports()).isEmpty();
     }
 
     /** Each worker begins a next piece as soon as its last one has ended, until the time is over. */
@@ -153,23 +153,23 @@ class SoakIT {
         Set<Integer> there =
                 pool.borrow(c -> Rows.ints(c, "select id from soak")).stream().collect(Collectors.toSet());
         assertThat(there.size()).isPositive();
+        List<String> wrong = new ArrayList<>();
+        int unwritten = 0;
         for (int row = 0; row < work.rows(); row++) {
             if (there.contains(row)) {
-                assertThat(work.mayBeThere(row))
-                        .as("row %d was rolled back", row)
-                        .isTrue();
-            } else {
-                assertThat(work.mustBeThere(row))
-                        .as("row %d was committed", row)
-                        .isFalse();
+                if (!work.mayBeThere(row)) {
+                    wrong.add("row " + row + " of " + work.origin(row) + " is there, and was not committed");
+                }
+            } else if (work.mustBeThere(row)) {
+                wrong.add("row " + row + " of " + work.origin(row) + " was committed, and is not there");
+            } else if (work.mayBeThere(row)) {
+                unwritten++;
             }
         }
+        System.out.printf(
+                "soak: %d transactions were committed on cancel, or not known, without their row%n", unwritten);
+        assertThat(wrong).isEmpty();
         assertThat(there).doesNotContain(-1);
-    }
-
-    /** The driver makes the buffers of a statement's parameters before it sends it, and loses them if the backend is killed meanwhile. */
-    private static boolean isOfTheDriversParameters(String report) {
-        return report.contains("io.r2dbc.postgresql.codec.");
     }
 
     private static long usedHeap() {

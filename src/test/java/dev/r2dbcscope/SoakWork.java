@@ -10,7 +10,9 @@ import io.r2dbc.spi.IsolationLevel;
 import java.time.Duration;
 import java.util.BitSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
@@ -41,14 +43,15 @@ final class SoakWork implements ScopeListener {
     record Piece(String name, Flux<?> work) {}
 
     private static final String NAME = "soak ";
+    private static final String COMMITS_ON_CANCEL = "transaction with " + OnCancel.COMMIT;
 
     private final ConnectionScopes pool;
     private final AtomicInteger rows = new AtomicInteger();
     private final BitSet committed = new BitSet();
     private final BitSet undecided = new BitSet();
 
-    /** Those that may commit between two of their statements, before they have written their row. */
-    private final BitSet unwritten = new BitSet();
+    /** What each row is part of: only {@link OnCancel#COMMIT} may commit between two statements, before the row is written. */
+    private final Map<Integer, String> origins = new ConcurrentHashMap<>();
 
     private final List<Kind> kinds = List.of(
             new Kind("nested queries", this::nestedQueries),
@@ -145,7 +148,17 @@ final class SoakWork implements ScopeListener {
     }
 
     boolean mustBeThere(int row) {
-        return isIn(committed, row) && !isIn(unwritten, row);
+        return isIn(committed, row) && !commitsOnCancel(row);
+    }
+
+    /** Whether its scope may commit when its subscriber leaves, before it has written the row. */
+    boolean commitsOnCancel(int row) {
+        return origin(row).equals(COMMITS_ON_CANCEL);
+    }
+
+    /** The kind of the work that writes the row. */
+    String origin(int row) {
+        return origins.getOrDefault(row, "unknown");
     }
 
     boolean mayBeThere(int row) {
@@ -154,6 +167,12 @@ final class SoakWork implements ScopeListener {
 
     int rows() {
         return rows.get();
+    }
+
+    private int newRow(String origin) {
+        int row = rows.getAndIncrement();
+        origins.put(row, origin);
+        return row;
     }
 
     private ConnectionScopes named(int row, TransactionOptions options) {
@@ -196,11 +215,8 @@ final class SoakWork implements ScopeListener {
     }
 
     private Flux<?> transaction(Random random) {
-        int row = rows.getAndIncrement();
         OnCancel onCancel = OnCancel.values()[random.nextInt(OnCancel.values().length)];
-        if (onCancel == OnCancel.COMMIT) {
-            mark(unwritten, row);
-        }
+        int row = newRow("transaction with " + onCancel);
         boolean fails = random.nextInt(4) == 0;
         TransactionOptions options = TransactionOptions.defaults().withOnCancel(onCancel);
         return named(row, random.nextBoolean() ? options : options.withEmitAfterCommit(100))
@@ -210,7 +226,7 @@ final class SoakWork implements ScopeListener {
     }
 
     private Flux<?> savepoints(Random random) {
-        int row = rows.getAndIncrement();
+        int row = newRow("savepoints");
         ConnectionScopes part = pool.transactions(Propagation.NESTED);
         return named(row, TransactionOptions.defaults())
                 .inTransactionMany(c -> Flux.range(0, 3)
@@ -221,8 +237,8 @@ final class SoakWork implements ScopeListener {
     }
 
     private Flux<?> secondConnection(Random random) {
-        int row = rows.getAndIncrement();
-        int other = rows.getAndIncrement();
+        int row = newRow("transaction with a second connection");
+        int other = newRow("the second connection");
         return named(row, TransactionOptions.defaults())
                 .inTransactionMany(c -> insert(c, row)
                         .concatWith(
@@ -232,7 +248,7 @@ final class SoakWork implements ScopeListener {
     }
 
     private Flux<?> operators(Random random) {
-        int row = rows.getAndIncrement();
+        int row = newRow("operators");
         Mono<Integer> one = Mono.usingWhen(
                 pool.connectionFactory().create(), c -> Rows.ints(c, "select 1").next(), Connection::close);
         return Mono.zip(one, one, one)
@@ -242,7 +258,7 @@ final class SoakWork implements ScopeListener {
     }
 
     private Flux<?> retried(Random random) {
-        int row = rows.getAndIncrement();
+        int row = newRow("retried");
         int account = 1 + random.nextInt(3);
         return named(
                         row,
@@ -255,7 +271,7 @@ final class SoakWork implements ScopeListener {
     }
 
     private Flux<?> copy(Random random) {
-        int row = rows.getAndIncrement();
+        int row = newRow("copy");
         CopyIn<Integer> copy = CopyIn.<Integer>into("soak").column("id", CopyType.INTEGER, id -> id);
         return named(row, TransactionOptions.defaults())
                 .inTransaction(c -> copy.write(
