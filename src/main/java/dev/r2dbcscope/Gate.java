@@ -161,7 +161,7 @@ final class Gate {
         run();
     }
 
-    /** Admits nothing that comes from now on; completes when what came before has ended. */
+    /** Admits no transaction any more, and nothing that comes from now on; completes when the statements before have ended. */
     Mono<Void> closeGracefully() {
         return close(Closing.GRACEFULLY);
     }
@@ -230,7 +230,7 @@ final class Gate {
         boolean held = cancel.holdsBack(inFlight, isUndone(now));
         Exchange head;
         while ((head = head()) != null) {
-            if (closing == Closing.ABRUPTLY || sealed || owner.isLost()) {
+            if (closing == Closing.ABRUPTLY || sealed || owner.isLost() || comesTooLate(head)) {
                 waiting.poll();
                 refuse(head);
             } else if (held) {
@@ -271,6 +271,11 @@ final class Gate {
             watch.dispose();
             idle.complete();
         }
+    }
+
+    /** A statement that waits as the scope ends is only sent; a transaction would call the code of a pipeline that has ended. */
+    private boolean comesTooLate(Exchange head) {
+        return closing != Closing.OPEN && head.holdsForOthers();
     }
 
     /** Whether all that is in flight, and all before it, is undone anyhow. */

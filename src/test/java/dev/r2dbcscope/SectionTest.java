@@ -6,7 +6,10 @@ import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.ValidationDepth;
 import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.function.BiConsumer;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import reactor.core.publisher.Flux;
@@ -115,6 +118,48 @@ class SectionTest {
 
         complete(scope);
         assertThat(database.log()).doesNotContain("insert#1").endsWith("close#1");
+    }
+
+    @Test
+    @Tag("lifecycle-61")
+    void thatStillWaitsWhenTheScopeCompletesDoesNotCallItsCode() {
+        Step<Integer> rows = new Step<>();
+        database.on("long", rows);
+        List<TestSubscriber<Integer>> work = new ArrayList<>();
+        TestSubscriber<Integer> scope = inside((c, context) -> {
+            work.add(start(Rows.ints(c, "long"), context));
+            work.add(start(scopes.inTransactionMany(t -> Rows.ints(t, "inner")), context));
+            work.add(start(Rows.ints(c, "behind"), context));
+        });
+
+        end.complete(7);
+        assertThat(scope.isTerminated()).isFalse();
+        rows.complete(1);
+
+        scope.block(FormContract.PATIENCE);
+        assertThat(scope.getReceivedOnNext()).containsExactly(7);
+        assertThat(work.get(0).getReceivedOnNext()).containsExactly(1);
+        assertThat(work.get(1).expectTerminalError()).isInstanceOf(ScopeClosedException.class);
+        assertThat(work.get(2).getReceivedOnNext()).containsExactly(1);
+        assertThat(database.log()).containsExactly("create", "long#1", "behind#1", "close#1");
+    }
+
+    @Test
+    @Tag("lifecycle-61")
+    void thatHasBegunWhenTheScopeCompletesIsAwaited() {
+        Step<Integer> rows = new Step<>();
+        database.on("inner", rows);
+        List<TestSubscriber<Integer>> work = new ArrayList<>();
+        TestSubscriber<Integer> scope =
+                inside((c, context) -> work.add(start(scopes.inTransactionMany(t -> Rows.ints(t, "inner")), context)));
+
+        end.complete(7);
+        assertThat(scope.isTerminated()).isFalse();
+        rows.complete(1);
+
+        scope.block(FormContract.PATIENCE);
+        assertThat(work.get(0).getReceivedOnNext()).containsExactly(1);
+        assertThat(database.log()).containsExactly("create", "begin#1", "inner#1", "commit#1", "close#1");
     }
 
     @Test
