@@ -16,6 +16,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
+import java.util.stream.Collectors;
 import reactor.core.Disposable;
 import reactor.core.Disposables;
 import reactor.core.publisher.Flux;
@@ -51,7 +52,7 @@ final class SoakWork implements ScopeListener {
     private final BitSet undecided = new BitSet();
 
     /** What each row is part of: only {@link OnCancel#COMMIT} may commit between two statements, before the row is written. */
-    private final Map<Integer, String> origins = new ConcurrentHashMap<>();
+    private final Map<String, BitSet> origins = new ConcurrentHashMap<>();
 
     private final List<Kind> kinds = List.of(
             new Kind("nested queries", this::nestedQueries),
@@ -152,13 +153,16 @@ final class SoakWork implements ScopeListener {
     }
 
     /** Whether its scope may commit when its subscriber leaves, before it has written the row. */
-    boolean commitsOnCancel(int row) {
-        return origin(row).equals(COMMITS_ON_CANCEL);
+    private boolean commitsOnCancel(int row) {
+        return isIn(origins.getOrDefault(COMMITS_ON_CANCEL, new BitSet()), row);
     }
 
     /** The kind of the work that writes the row. */
     String origin(int row) {
-        return origins.getOrDefault(row, "unknown");
+        return origins.entrySet().stream()
+                .filter(kind -> isIn(kind.getValue(), row))
+                .map(Map.Entry::getKey)
+                .collect(Collectors.joining());
     }
 
     boolean mayBeThere(int row) {
@@ -171,7 +175,7 @@ final class SoakWork implements ScopeListener {
 
     private int newRow(String origin) {
         int row = rows.getAndIncrement();
-        origins.put(row, origin);
+        mark(origins.computeIfAbsent(origin, kind -> new BitSet()), row);
         return row;
     }
 
