@@ -65,16 +65,16 @@ final class LogicalConnection implements SharedConnection, Wrapped<Connection> {
 
     @Override
     public Statement createStatement(String sql) {
-        return new LogicalStatement(this, usable().createStatement(sql), sql);
+        return new ForwardingStatement(usable().createStatement(sql), sql, this::executed);
     }
 
     @Override
     public Batch createBatch() {
-        return new LogicalBatch(this, usable().createBatch());
+        return new ForwardingBatch(usable().createBatch(), this::executed);
     }
 
     /** Executes a statement in its turn. */
-    Flux<Result> execute(String sql, Publisher<? extends Result> statement) {
+    private Flux<Result> executed(String sql, Publisher<? extends Result> statement) {
         return Flux.deferContextual(application -> {
             requireOpen();
             SqlEffect effect = run.dialect().effectOf(sql);
@@ -253,14 +253,7 @@ final class LogicalConnection implements SharedConnection, Wrapped<Connection> {
 
     @Override
     public <E> @Nullable E unwrap(Class<E> targetClass) {
-        if (targetClass.isInstance(this)) {
-            return targetClass.cast(this);
-        }
-        Connection real = run.real();
-        if (targetClass.isInstance(real)) {
-            return targetClass.cast(real);
-        }
-        return real instanceof Wrapped<?> wrapped ? wrapped.unwrap(targetClass) : null;
+        return Wrapping.find(this, targetClass);
     }
 
     // what scopes ask ------------------------------------------------------------------------------------------------

@@ -43,18 +43,18 @@ final class WatchedConnection implements Connection, Wrapped<Connection> {
     public Statement createStatement(String sql) {
         held.used(sql);
         Statement statement = delegate.createStatement(sql);
-        return held.scope() == null ? new WatchedStatement(statement, sql, this) : statement;
+        return held.scope() == null ? new ForwardingStatement(statement, sql, this::executed) : statement;
     }
 
     @Override
     public Batch createBatch() {
         held.used("a batch");
         Batch batch = delegate.createBatch();
-        return held.scope() == null ? new WatchedBatch(batch, this) : batch;
+        return held.scope() == null ? new ForwardingBatch(batch, this::executed) : batch;
     }
 
     /** What is executed counts as in flight until the driver has ended it. */
-    Publisher<? extends Result> executed(String sql, Publisher<? extends Result> driver) {
+    private Publisher<? extends Result> executed(String sql, Publisher<? extends Result> driver) {
         return Flux.defer(() -> {
             held.used(sql);
             HeldConnection.Work work = held.began(sql);
@@ -156,16 +156,9 @@ final class WatchedConnection implements Connection, Wrapped<Connection> {
         return delegate;
     }
 
-    /** The default of the SPI asks only connections that wrap another one in their turn. */
     @Override
     public <E> @Nullable E unwrap(Class<E> targetClass) {
-        if (targetClass.isInstance(this)) {
-            return targetClass.cast(this);
-        }
-        if (targetClass.isInstance(delegate)) {
-            return targetClass.cast(delegate);
-        }
-        return delegate instanceof Wrapped<?> wrapped ? wrapped.unwrap(targetClass) : null;
+        return Wrapping.find(this, targetClass);
     }
 
     @Override

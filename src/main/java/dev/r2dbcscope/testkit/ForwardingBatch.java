@@ -4,18 +4,18 @@ import io.r2dbc.spi.Batch;
 import io.r2dbc.spi.Result;
 import java.util.ArrayList;
 import java.util.List;
-import reactor.core.publisher.Flux;
+import org.reactivestreams.Publisher;
 
-/** A batch of a logical connection. */
-final class LogicalBatch implements Batch {
+/** The driver's batch, but for its execution. */
+final class ForwardingBatch implements Batch {
 
-    private final LogicalConnection connection;
     private final Batch delegate;
+    private final Execution execution;
     private final List<String> statements = new ArrayList<>();
 
-    LogicalBatch(LogicalConnection connection, Batch delegate) {
-        this.connection = connection;
+    ForwardingBatch(Batch delegate, Execution execution) {
         this.delegate = delegate;
+        this.execution = execution;
     }
 
     @Override
@@ -26,7 +26,7 @@ final class LogicalBatch implements Batch {
     }
 
     @Override
-    public Flux<Result> execute() {
-        return connection.execute(String.join(";\n", statements), delegate.execute());
+    public Publisher<? extends Result> execute() {
+        return execution.of(String.join(";\n", statements), delegate.execute());
     }
 }

@@ -2,19 +2,24 @@ package dev.r2dbcscope.testkit;
 
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Statement;
-import reactor.core.publisher.Flux;
+import org.reactivestreams.Publisher;
 
-/** A statement of a logical connection. */
-final class LogicalStatement implements Statement {
+/** The driver's statement, but for its execution. */
+final class ForwardingStatement implements Statement {
 
-    private final LogicalConnection connection;
     private final Statement delegate;
     private final String sql;
+    private final Execution execution;
 
-    LogicalStatement(LogicalConnection connection, Statement delegate, String sql) {
-        this.connection = connection;
+    ForwardingStatement(Statement delegate, String sql, Execution execution) {
         this.delegate = delegate;
         this.sql = sql;
+        this.execution = execution;
+    }
+
+    @Override
+    public Publisher<? extends Result> execute() {
+        return execution.of(sql, delegate.execute());
     }
 
     @Override
@@ -60,12 +65,7 @@ final class LogicalStatement implements Statement {
     }
 
     @Override
-    public Flux<Result> execute() {
-        return connection.execute(sql, delegate.execute());
-    }
-
-    @Override
     public String toString() {
-        return "LogicalStatement[" + sql + "]";
+        return "Statement[" + sql + "]";
     }
 }
