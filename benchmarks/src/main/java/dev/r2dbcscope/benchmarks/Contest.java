@@ -1,16 +1,18 @@
 package dev.r2dbcscope.benchmarks;
 
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 
 /** Ways to do the same work, taken in turns in one run, because a machine that is shared is not the same from minute to minute. */
 final class Contest {
 
-    /** One way; what it returns is how many rows it has moved. */
+    /** One way; what it returns is the value that was measured. */
     interface Way {
+        double run() throws Exception;
+    }
+
+    /** Work that is measured by how much of it is done in a second: returns how much was done, such as rows moved. */
+    interface Work {
         long run() throws Exception;
     }
 
@@ -19,59 +21,47 @@ final class Contest {
         void run() throws Exception;
     }
 
+    private final Report report;
+    private final String group;
+    private final String metric;
     private final Map<String, Preparation> preparations = new LinkedHashMap<>();
     private final Map<String, Way> ways = new LinkedHashMap<>();
-    private final Map<String, List<Double>> rates = new LinkedHashMap<>();
 
-    Contest add(String name, Way way) {
-        return add(name, () -> {}, way);
+    Contest(Report report, String group, String metric) {
+        this.report = report;
+        this.group = group;
+        this.metric = metric;
     }
 
-    Contest add(String name, Preparation preparation, Way way) {
-        preparations.put(name, preparation);
-        ways.put(name, way);
-        rates.put(name, new ArrayList<>());
+    Contest add(String side, Way way) {
+        return add(side, () -> {}, way);
+    }
+
+    Contest add(String side, Preparation preparation, Way way) {
+        preparations.put(side, preparation);
+        ways.put(side, way);
         return this;
+    }
+
+    /** Measures how much of the work is done in a second. */
+    static Way perSecond(Work work) {
+        return () -> {
+            long start = System.nanoTime();
+            long done = work.run();
+            return done * 1e9 / (System.nanoTime() - start);
+        };
     }
 
     /** Runs each way once without counting, then each of them in every round. */
-    Contest run(int rounds) throws Exception {
+    void run(int rounds) throws Exception {
         for (int round = 0; round <= rounds; round++) {
             for (Map.Entry<String, Way> way : ways.entrySet()) {
                 preparations.get(way.getKey()).run();
-                long start = System.nanoTime();
-                long rows = way.getValue().run();
-                double rate = rows * 1e9 / (System.nanoTime() - start);
+                double value = way.getValue().run();
                 if (round > 0) {
-                    rates.get(way.getKey()).add(rate);
+                    report.add(group, way.getKey(), metric, round, value);
                 }
             }
         }
-        return this;
-    }
-
-    /** Rows per second. */
-    double median(String name) {
-        double[] sorted = rates.get(name).stream().mapToDouble(d -> d).sorted().toArray();
-        int middle = sorted.length / 2;
-        return sorted.length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-    }
-
-    void print() {
-        ways.keySet().forEach(name -> {
-            double[] sorted =
-                    rates.get(name).stream().mapToDouble(d -> d).sorted().toArray();
-            System.out.printf(
-                    Locale.ROOT,
-                    "%-40s median %,10.0f rows/s   least %,10.0f   most %,10.0f%n",
-                    name,
-                    median(name),
-                    sorted[0],
-                    sorted[sorted.length - 1]);
-        });
-    }
-
-    void compare(String one, String other) {
-        System.out.printf(Locale.ROOT, "%s / %s = %.2f%n", one, other, median(one) / median(other));
     }
 }

@@ -5,10 +5,6 @@ import dev.r2dbcscope.postgresql.CopyFormat;
 import dev.r2dbcscope.postgresql.CopyIn;
 import dev.r2dbcscope.postgresql.CopyType;
 import io.r2dbc.pool.ConnectionPool;
-import io.r2dbc.pool.ConnectionPoolConfiguration;
-import io.r2dbc.postgresql.PostgresqlConnectionConfiguration;
-import io.r2dbc.postgresql.PostgresqlConnectionFactory;
-import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.io.BufferedWriter;
 import java.io.IOException;
 import java.io.InputStream;
@@ -19,13 +15,9 @@ import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.ResultSet;
 import java.sql.Statement;
-import java.time.Duration;
 import java.time.Instant;
-import java.util.ArrayList;
-import java.util.Arrays;
-import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Map;
+import java.util.Locale;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.postgresql.PGConnection;
@@ -33,15 +25,12 @@ import reactor.core.publisher.Flux;
 
 /**
  * How fast rows are written by {@link CopyIn}, beside {@code psql \copy} and pgjdbc's CopyManager, which both send a file of the
- * same rows that is encoded already. One server, all ways in turn, medians.
- *
- * <p>A program of its own, because a million rows are no operation for JMH. Arguments: rows (1000000), rounds (5).
+ * same rows that is encoded already.
  */
-public final class CopyInBenchmark {
+final class CopyInBenchmark implements Part {
 
     private static final String TABLE = "copy_benchmark";
     private static final Pattern TIMING = Pattern.compile("Time: ([0-9.]+) ms");
-    private static final Duration LONG = Duration.ofMinutes(10);
 
     private record Order(long id, int quantity, String note, Instant created, double price, boolean paid) {
 
@@ -84,57 +73,46 @@ public final class CopyInBenchmark {
                     "price",
                     "paid");
 
-    private interface Way {
-        /** Returns the seconds it took. */
-        double run() throws Exception;
+    private int rows;
+    private int port;
+    private ConnectionScopes scopes;
+    private Path file;
+    private Connection jdbc;
+
+    @Override
+    public String name() {
+        return "bulk";
     }
 
-    private final int rows;
-    private final int port;
-    private final ConnectionScopes scopes;
-    private final Path file;
-    private final Connection jdbc;
-
-    private CopyInBenchmark(int rows, int port, ConnectionScopes scopes, Path file, Connection jdbc) {
-        this.rows = rows;
-        this.port = port;
-        this.scopes = scopes;
-        this.file = file;
-        this.jdbc = jdbc;
+    @Override
+    public String question() {
+        return "Rows of six columns by COPY: psql and CopyManager send a file that is encoded already";
     }
 
-    public static void main(String[] args) throws Exception {
-        int rows = args.length > 0 ? Integer.parseInt(args[0]) : 1_000_000;
-        int rounds = args.length > 1 ? Integer.parseInt(args[1]) : 5;
-        Path file = Files.createTempFile("copy", ".txt");
-        try (EmbeddedPostgres server = EmbeddedPostgres.builder()
-                        .setServerConfig("fsync", "off")
-                        .setServerConfig("max_wal_size", "8GB")
-                        .start();
-                Connection jdbc = DriverManager.getConnection(server.getJdbcUrl("postgres", "postgres"))) {
-            ConnectionPool pool = pool(server.getPort());
+    @Override
+    public List<String> jvmOptions() {
+        return List.of("-Xmx64m");
+    }
+
+    @Override
+    public void run(Extent extent, Report report) throws Exception {
+        rows = extent.of(1_000_000);
+        file = Files.createTempFile("copy", ".txt");
+        try (Server server = Server.start();
+                Connection toServer = DriverManager.getConnection(server.jdbcUrl())) {
+            ConnectionPool pool = server.pool(1);
             try {
+                port = server.port();
+                jdbc = toServer;
+                scopes = ConnectionScopes.of(pool);
                 write(file, rows);
-                new CopyInBenchmark(rows, server.getPort(), ConnectionScopes.of(pool), file, jdbc).run(rounds);
+                contest(extent, report);
             } finally {
-                pool.disposeLater().block(LONG);
+                pool.disposeLater().block(Server.LONG);
             }
         } finally {
             Files.delete(file);
         }
-    }
-
-    private static ConnectionPool pool(int port) {
-        return new ConnectionPool(ConnectionPoolConfiguration.builder(
-                        new PostgresqlConnectionFactory(PostgresqlConnectionConfiguration.builder()
-                                .host("localhost")
-                                .port(port)
-                                .username("postgres")
-                                .password("postgres")
-                                .database("postgres")
-                                .build()))
-                .maxSize(1)
-                .build());
     }
 
     private static void write(Path file, int rows) throws IOException {
@@ -145,52 +123,45 @@ public final class CopyInBenchmark {
         }
     }
 
-    private void run(int rounds) throws Exception {
-        Map<String, Way> ways = new LinkedHashMap<>();
-        ways.put("psql \\copy, text file", this::psql);
-        ways.put("CopyIn, binary, columns", () -> copyIn(COLUMNS, CopyFormat.BINARY));
-        ways.put("CopyIn, binary, encoder", () -> copyIn(ENCODER, CopyFormat.BINARY));
-        ways.put("CopyIn, text, columns", () -> copyIn(COLUMNS, CopyFormat.TEXT));
-        ways.put("CopyIn, text, encoder", () -> copyIn(ENCODER, CopyFormat.TEXT));
-        ways.put("pgjdbc CopyManager, text file", this::copyManager);
-        if (!isPsqlThere()) {
-            System.out.println("psql is not on the path; the ratios are to CopyManager");
-            ways.remove("psql \\copy, text file");
+    private void contest(Extent extent, Report report) throws Exception {
+        Contest contest = new Contest(report, String.format(Locale.ROOT, "%,d rows", rows), "rows/s");
+        if (isPsqlThere()) {
+            add(contest, "psql \\copy, text file", this::psql);
+        } else {
+            report.note("psql is not on the path");
         }
-        Map<String, List<Double>> seconds = new LinkedHashMap<>();
-        for (int round = -1; round < rounds; round++) {
-            for (Map.Entry<String, Way> way : ways.entrySet()) {
-                execute("drop table if exists " + TABLE);
-                execute("create table " + TABLE + " (id bigint primary key, quantity int not null, note text not null,"
-                        + " created timestamptz not null, price double precision not null, paid boolean not null)");
-                execute("checkpoint");
-                System.gc();
-                double took = way.getValue().run();
-                if (count() != rows) {
-                    throw new IllegalStateException(way.getKey() + " wrote " + count() + " rows");
-                }
-                if (round >= 0) {
-                    seconds.computeIfAbsent(way.getKey(), key -> new ArrayList<>())
-                            .add(took);
-                }
+        add(contest, "pgjdbc CopyManager, text file", this::copyManager);
+        add(contest, "CopyIn, binary, columns", () -> copyIn(COLUMNS, CopyFormat.BINARY));
+        add(contest, "CopyIn, binary, encoder", () -> copyIn(ENCODER, CopyFormat.BINARY));
+        add(contest, "CopyIn, text, columns", () -> copyIn(COLUMNS, CopyFormat.TEXT));
+        add(contest, "CopyIn, text, encoder", () -> copyIn(ENCODER, CopyFormat.TEXT));
+        contest.run(extent.rounds());
+    }
+
+    /** A way that returns the seconds it took. */
+    private void add(Contest contest, String side, Contest.Way seconds) {
+        contest.add(side, this::empty, () -> {
+            double took = seconds.run();
+            if (count() != rows) {
+                throw new IllegalStateException(side + " wrote " + count() + " rows");
             }
-        }
-        String reference =
-                ways.containsKey("psql \\copy, text file") ? "psql \\copy, text file" : "pgjdbc CopyManager, text file";
-        double base = median(seconds.get(reference));
-        System.out.printf(
-                "%n%,d rows, %d rounds, largest heap %d MB%n",
-                rows, rounds, Runtime.getRuntime().maxMemory() >> 20);
-        seconds.forEach((name, all) -> System.out.printf(
-                "%-32s %,10.0f rows/s median   %.2f of %s   seconds %s%n",
-                name, rows / median(all), base / median(all), reference, all));
+            return rows / took;
+        });
+    }
+
+    private void empty() throws Exception {
+        execute("drop table if exists " + TABLE);
+        execute("create table " + TABLE + " (id bigint primary key, quantity int not null, note text not null,"
+                + " created timestamptz not null, price double precision not null, paid boolean not null)");
+        execute("checkpoint");
+        System.gc();
     }
 
     private double copyIn(CopyIn<Order> writer, CopyFormat format) {
         long start = System.nanoTime();
         writer.withFormat(format)
                 .write(scopes, Flux.range(0, rows).map(Order::of))
-                .block(LONG);
+                .block(Server.LONG);
         return (System.nanoTime() - start) / 1e9;
     }
 
@@ -241,14 +212,5 @@ public final class CopyInBenchmark {
             result.next();
             return result.getLong(1);
         }
-    }
-
-    private static double median(List<Double> values) {
-        double[] sorted =
-                values.stream().mapToDouble(Double::doubleValue).sorted().toArray();
-        int middle = sorted.length / 2;
-        return sorted.length % 2 == 1
-                ? sorted[middle]
-                : Arrays.stream(sorted, middle - 1, middle + 1).average().orElseThrow();
     }
 }

@@ -3,52 +3,53 @@ package dev.r2dbcscope.benchmarks;
 import dev.r2dbcscope.ConnectionScopes;
 import dev.r2dbcscope.ScopeOptions;
 import dev.r2dbcscope.TransactionOptions;
-import io.r2dbc.postgresql.PostgresqlConnectionConfiguration;
 import io.r2dbc.postgresql.PostgresqlConnectionFactory;
 import io.r2dbc.spi.Connection;
-import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.lang.management.ManagementFactory;
 import java.lang.management.MemoryPoolMXBean;
 import java.lang.management.MemoryType;
-import java.time.Duration;
+import java.util.List;
 import java.util.Locale;
 import reactor.core.publisher.Flux;
 
 /**
  * Memory and speed of a read with a nested query for each of its rows on the same connection: in a read-only transaction, and
- * through a holdable cursor outside one. To be run with {@code -Xmx64m}; prints the most memory that the garbage collector has
- * left in use, for 10,000 rows, for 100,000 and so on up to the argument (1000000).
+ * through a holdable cursor outside one. "In use" is the most that a garbage collection has left.
  */
-public final class NestedReadBenchmark {
+final class NestedReadBenchmark implements Part {
 
-    private static final Duration LONG = Duration.ofHours(1);
     private static final int FETCH_SIZE = 500;
     private static final int CONCURRENCY = 16;
 
-    private NestedReadBenchmark() {}
+    @Override
+    public String name() {
+        return "nested";
+    }
 
-    public static void main(String[] args) throws Exception {
-        int most = args.length > 0 ? Integer.parseInt(args[0]) : 1_000_000;
-        try (EmbeddedPostgres server =
-                EmbeddedPostgres.builder().setServerConfig("fsync", "off").start()) {
-            ConnectionScopes scopes =
-                    ConnectionScopes.of(new PostgresqlConnectionFactory(PostgresqlConnectionConfiguration.builder()
-                            .host("localhost")
-                            .port(server.getPort())
-                            .username("postgres")
-                            .password("postgres")
-                            .database("postgres")
-                            .build()));
+    @Override
+    public String question() {
+        return "A query for each row of a query on one connection, in a heap of 64 MB";
+    }
+
+    @Override
+    public List<String> jvmOptions() {
+        return List.of("-Xmx64m", "-XX:+UseSerialGC");
+    }
+
+    @Override
+    public void run(Extent extent, Report report) throws Exception {
+        try (Server server = Server.start()) {
+            ConnectionScopes scopes = ConnectionScopes.of(
+                    new PostgresqlConnectionFactory(server.configuration().build()));
             ConnectionScopes readOnly =
                     scopes.transactions(TransactionOptions.defaults().withReadOnly(true));
             ConnectionScopes held = scopes.with(ScopeOptions.defaults().withHoldableCursors(true));
-            for (int rows = 10_000; rows <= most; rows *= 10) {
+            for (int rows = 10_000; rows <= extent.of(1_000_000); rows *= 10) {
                 int outer = rows;
-                measure("read-only transaction", outer, readOnly.inTransactionMany(c -> nested(c, outer)));
-                measure("holdable cursor", outer, held.withConnectionMany(c -> nested(c, outer)));
+                measure(report, "read-only transaction", outer, readOnly.inTransactionMany(c -> nested(c, outer)));
+                measure(report, "holdable cursor", outer, held.withConnectionMany(c -> nested(c, outer)));
             }
         }
-        System.exit(0);
     }
 
     private static Flux<Integer> nested(Connection connection, int rows) {
@@ -66,7 +67,7 @@ public final class NestedReadBenchmark {
         return Flux.from(statement.execute()).flatMap(result -> result.map(row -> row.get(0, Integer.class)));
     }
 
-    private static void measure(String way, int rows, Flux<Integer> read) {
+    private static void measure(Report report, String side, int rows, Flux<Integer> read) {
         System.gc();
         ManagementFactory.getMemoryPoolMXBeans().forEach(MemoryPoolMXBean::resetPeakUsage);
         long[] most = {0};
@@ -77,22 +78,15 @@ public final class NestedReadBenchmark {
                     }
                 })
                 .count()
-                .blockOptional(LONG)
+                .blockOptional(Server.LONG)
                 .orElseThrow();
         double seconds = (System.nanoTime() - start) / 1e9;
         if (count != rows) {
-            throw new IllegalStateException(way + ": " + count + " rows instead of " + rows);
+            throw new IllegalStateException(side + ": " + count + " rows instead of " + rows);
         }
-        System.out.printf(
-                Locale.ROOT,
-                "%-22s %,9d rows with a nested query each: %6.1f s, %,6.0f rows/s, %5.1f MB in use at most after a"
-                        + " collection, heap of %d MB%n",
-                way,
-                rows,
-                seconds,
-                rows / seconds,
-                most[0] / 1e6,
-                Runtime.getRuntime().maxMemory() / 1_000_000);
+        String group = String.format(Locale.ROOT, "%,d rows", rows);
+        report.add(group, side, "rows/s", 1, rows / seconds);
+        report.add(group, side, "MB in use", 1, most[0] / 1e6);
     }
 
     private static long inUseAfterCollection() {

@@ -4,13 +4,8 @@ import com.sun.management.OperatingSystemMXBean;
 import dev.r2dbcscope.ConnectionScopes;
 import dev.r2dbcscope.TransactionOptions;
 import io.r2dbc.pool.ConnectionPool;
-import io.r2dbc.pool.ConnectionPoolConfiguration;
-import io.r2dbc.postgresql.PostgresqlConnectionConfiguration;
-import io.r2dbc.postgresql.PostgresqlConnectionFactory;
 import io.r2dbc.spi.Connection;
-import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.lang.management.ManagementFactory;
-import java.time.Duration;
 import java.time.Instant;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -19,37 +14,40 @@ import reactor.core.publisher.Mono;
  * How fast a large result is read page by page through a cursor (plain SPI code with a fetch size, in a scope that is a
  * read-only transaction), beside the driver's own fetch size in a transaction; with and without added round-trip time, with text
  * and with binary values. One server, all ways in turn, medians.
- *
- * <p>Arguments: rows (1000000), rows at 5 ms (200000), rounds (5), fetch size (1000).
  */
-public final class PagingBenchmark {
+final class PagingBenchmark implements Part {
 
-    private static final Duration LONG = Duration.ofMinutes(10);
+    private static final int FETCH_SIZE = 1_000;
 
-    private PagingBenchmark() {}
+    @Override
+    public String name() {
+        return "paging";
+    }
 
-    public static void main(String[] args) throws Exception {
-        int rows = args.length > 0 ? Integer.parseInt(args[0]) : 1_000_000;
-        int distantRows = args.length > 1 ? Integer.parseInt(args[1]) : 200_000;
-        int rounds = args.length > 2 ? Integer.parseInt(args[2]) : 5;
-        int fetchSize = args.length > 3 ? Integer.parseInt(args[3]) : 1000;
-        try (EmbeddedPostgres server =
-                EmbeddedPostgres.builder().setServerConfig("fsync", "off").start()) {
-            ConnectionPool plain = pool(server.getPort(), false);
+    @Override
+    public String question() {
+        return "A large result read page by page, in a read-only transaction";
+    }
+
+    @Override
+    public void run(Extent extent, Report report) throws Exception {
+        int rows = extent.of(1_000_000);
+        int distantRows = extent.of(200_000);
+        try (Server server = Server.start()) {
+            ConnectionPool plain = server.pool(1);
             try {
-                Mono.usingWhen(plain.create(), c -> table(c, Math.max(rows, distantRows)), Connection::close)
-                        .block(LONG);
+                Mono.usingWhen(plain.create(), c -> table(c, rows), Connection::close)
+                        .block(Server.LONG);
             } finally {
-                plain.disposeLater().block(LONG);
+                plain.disposeLater().block(Server.LONG);
             }
             for (boolean binary : new boolean[] {false, true}) {
-                contest("loopback", server.getPort(), binary, rows, rounds, fetchSize);
-                try (DelayingProxy network = new DelayingProxy(server.getPort(), 5)) {
-                    contest("5 ms", network.port(), binary, distantRows, rounds, fetchSize);
+                contest(extent, report, "loopback", server.port(), binary, rows);
+                try (DelayingProxy network = new DelayingProxy(server.port(), 5)) {
+                    contest(extent, report, "5 ms", network.port(), binary, distantRows);
                 }
             }
         }
-        System.exit(0);
     }
 
     private static Mono<Void> table(Connection connection, int rows) {
@@ -65,51 +63,50 @@ public final class PagingBenchmark {
                 .then();
     }
 
-    private static void contest(String network, int port, boolean binary, int rows, int rounds, int fetchSize)
+    private static void contest(Extent extent, Report report, String network, int port, boolean binary, int rows)
             throws Exception {
-        System.out.println(
-                network + ", " + (binary ? "binary" : "text") + ", " + rows + " rows, fetch size " + fetchSize);
-        ConnectionPool pool = pool(port, binary);
+        String group = network + ", " + (binary ? "binary" : "text");
+        ConnectionPool pool = Server.pool(Server.configuration(port).forceBinary(binary), 2);
         try {
             ConnectionScopes reads = ConnectionScopes.of(pool)
                     .transactions(TransactionOptions.defaults().withReadOnly(true));
-            Contest contest = new Contest()
-                    .add("driver's fetch size", () -> driver(pool, rows, fetchSize))
-                    .add("scope, paged", () -> count(reads.inTransactionMany(c -> read(c, rows, fetchSize))))
-                    .run(rounds);
-            contest.print();
-            contest.compare("scope, paged", "driver's fetch size");
-            System.out.printf(
-                    "client's CPU time: %d ns a row by the driver, %d in a scope%n",
-                    cpu(() -> driver(pool, rows, fetchSize)),
-                    cpu(() -> count(reads.inTransactionMany(c -> read(c, rows, fetchSize)))));
+            Contest.Work driver = () -> driver(pool, rows);
+            Contest.Work scope = () -> count(reads.inTransactionMany(c -> read(c, rows)));
+            new Contest(report, group, "rows/s")
+                    .add("driver's fetch size", Contest.perSecond(driver))
+                    .add("scope, paged", Contest.perSecond(scope))
+                    .run(extent.rounds());
+            new Contest(report, group, "ns of CPU a row")
+                    .add("driver's fetch size", () -> cpu(driver))
+                    .add("scope, paged", () -> cpu(scope))
+                    .run(1);
         } finally {
-            pool.disposeLater().block(LONG);
+            pool.disposeLater().block(Server.LONG);
         }
     }
 
     /** Nanoseconds of all threads of this process for each row; hardly depends on what else the machine does. */
-    private static long cpu(Contest.Way way) throws Exception {
+    private static double cpu(Contest.Work work) throws Exception {
         OperatingSystemMXBean process = (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
         long before = process.getProcessCpuTime();
-        long rows = way.run();
-        return (process.getProcessCpuTime() - before) / rows;
+        long rows = work.run();
+        return (double) (process.getProcessCpuTime() - before) / rows;
     }
 
-    private static long driver(ConnectionPool pool, int rows, int fetchSize) {
+    private static long driver(ConnectionPool pool, int rows) {
         return count(Flux.usingWhen(
                 pool.create(),
-                c -> Mono.from(c.beginTransaction()).thenMany(read(c, rows, fetchSize)),
+                c -> Mono.from(c.beginTransaction()).thenMany(read(c, rows)),
                 c -> Mono.from(c.commitTransaction()).then(Mono.from(c.close())),
                 (c, error) -> Mono.from(c.close()),
                 c -> Mono.from(c.close())));
     }
 
-    private static Flux<Long> read(Connection connection, int rows, int fetchSize) {
+    private static Flux<Long> read(Connection connection, int rows) {
         return Flux.from(connection
                         .createStatement("select id, quantity, note, created, price from orders where id <= $1")
                         .bind(0, (long) rows)
-                        .fetchSize(fetchSize)
+                        .fetchSize(FETCH_SIZE)
                         .execute())
                 .flatMap(result -> result.map(row -> row.get(0, Long.class)
                         + row.get(1, Integer.class)
@@ -119,21 +116,6 @@ public final class PagingBenchmark {
     }
 
     private static long count(Flux<Long> rows) {
-        return rows.count().blockOptional(LONG).orElseThrow();
-    }
-
-    private static ConnectionPool pool(int port, boolean binary) {
-        return new ConnectionPool(ConnectionPoolConfiguration.builder(
-                        new PostgresqlConnectionFactory(PostgresqlConnectionConfiguration.builder()
-                                .host("localhost")
-                                .port(port)
-                                .username("postgres")
-                                .password("postgres")
-                                .database("postgres")
-                                .forceBinary(binary)
-                                .build()))
-                .initialSize(0)
-                .maxSize(2)
-                .build());
+        return rows.count().blockOptional(Server.LONG).orElseThrow();
     }
 }

@@ -7,13 +7,9 @@ import dev.r2dbcscope.postgresql.CopyUpsert;
 import dev.r2dbcscope.postgresql.OnConflict;
 import dev.r2dbcscope.postgresql.UnnestWriter;
 import io.r2dbc.pool.ConnectionPool;
-import io.r2dbc.pool.ConnectionPoolConfiguration;
-import io.r2dbc.postgresql.PostgresqlConnectionConfiguration;
-import io.r2dbc.postgresql.PostgresqlConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Statement;
-import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.time.Duration;
@@ -28,10 +24,8 @@ import reactor.core.publisher.Mono;
  * Inserts rows of six columns: {@code UnnestWriter}, the SPI's {@code Statement.add()}, and pgjdbc with rewritten batches. Then
  * upserts rows of which half are there, beside a plain COPY of as many. Each way makes its rows as it goes, in one transaction on
  * one connection, into a table with a primary key.
- *
- * <p>{@code java -cp target/benchmarks.jar dev.r2dbcscope.benchmarks.UnnestWriterBenchmark [rows] [rounds]}
  */
-public final class UnnestWriterBenchmark {
+final class UnnestWriterBenchmark implements Part {
 
     private static final String INSERT =
             "insert into bench (id, number, note, amount, at, ok) values ($1, $2, $3, $4, $5, $6)";
@@ -44,10 +38,10 @@ public final class UnnestWriterBenchmark {
         }
     }
 
-    private final int rows;
-    private final ConnectionPool pool;
-    private final ConnectionScopes scopes;
-    private final String url;
+    private int rows;
+    private ConnectionScopes scopes;
+    private String url;
+
     private final UnnestWriter<Line> writer = UnnestWriter.<Line>into("bench")
             .column("id", "bigint", Line::id)
             .column("number", "int", Line::number)
@@ -64,66 +58,66 @@ public final class UnnestWriterBenchmark {
             .column("at", CopyType.TIMESTAMPTZ, Line::at)
             .column("ok", CopyType.BOOLEAN, Line::ok);
 
-    private UnnestWriterBenchmark(int rows, int port) {
-        this.rows = rows;
-        this.pool = new ConnectionPool(ConnectionPoolConfiguration.builder(
-                        new PostgresqlConnectionFactory(PostgresqlConnectionConfiguration.builder()
-                                .host("localhost")
-                                .port(port)
-                                .username("postgres")
-                                .password("postgres")
-                                .database("postgres")
-                                .build()))
-                .maxSize(1)
-                .build());
-        this.scopes = ConnectionScopes.of(pool);
-        this.url = "jdbc:postgresql://localhost:" + port
-                + "/postgres?user=postgres&password=postgres&reWriteBatchedInserts=true";
+    @Override
+    public String name() {
+        return "writer";
     }
 
-    public static void main(String[] args) throws Exception {
-        int rows = args.length > 0 ? Integer.parseInt(args[0]) : 100_000;
-        int rounds = args.length > 1 ? Integer.parseInt(args[1]) : 7;
-        try (EmbeddedPostgres server = EmbeddedPostgres.start()) {
-            new UnnestWriterBenchmark(rows, server.getPort()).run(rounds);
+    @Override
+    public String question() {
+        return "Plain inserts and upserts of rows that are made as they go";
+    }
+
+    @Override
+    public void run(Extent extent, Report report) throws Exception {
+        rows = extent.of(100_000);
+        try (Server server = Server.start()) {
+            ConnectionPool pool = server.pool(1);
+            scopes = ConnectionScopes.of(pool);
+            url = server.jdbcUrl() + "&reWriteBatchedInserts=true";
+            try {
+                inserts(extent, report);
+                upserts(extent, report);
+            } finally {
+                pool.disposeLater().block(Server.LONG);
+            }
         }
     }
 
-    private void run(int rounds) throws Exception {
+    private void inserts(Extent extent, Report report) throws Exception {
         execute("create table bench (id bigint primary key, number int, note text, amount double precision,"
                 + " at timestamptz, ok boolean)");
         Contest.Preparation empty = () -> execute("truncate bench");
-        Contest inserts = new Contest()
-                .add("UnnestWriter, batches of 10,000", empty, () -> unnest(10_000))
-                .add("UnnestWriter, batches of 1,000", empty, () -> unnest(1_000))
-                .add("Statement.add(), batches of 1,000", empty, this::add)
-                .add("pgjdbc, rewritten batches of 1,000", empty, this::rewritten)
-                .run(rounds);
-        inserts.print();
-        inserts.compare("UnnestWriter, batches of 10,000", "Statement.add(), batches of 1,000");
-        inserts.compare("UnnestWriter, batches of 10,000", "pgjdbc, rewritten batches of 1,000");
-        inserts.compare("UnnestWriter, batches of 1,000", "pgjdbc, rewritten batches of 1,000");
+        new Contest(report, "insert", "rows/s")
+                .add("pgjdbc, rewritten batches of 1,000", empty, Contest.perSecond(this::rewritten))
+                .add("UnnestWriter, batches of 10,000", empty, Contest.perSecond(() -> unnest(10_000)))
+                .add("UnnestWriter, batches of 1,000", empty, Contest.perSecond(() -> unnest(1_000)))
+                .add("Statement.add(), batches of 1,000", empty, Contest.perSecond(this::add))
+                .run(extent.rounds());
+    }
+
+    private void upserts(Extent extent, Report report) throws Exception {
+        Contest.Preparation empty = () -> execute("truncate bench");
         Contest.Preparation half = () -> execute("truncate bench; insert into bench select id, 0, 'old', 0, now(), true"
                 + " from generate_series(2, " + rows + ", 2) id");
-        Contest upserts = new Contest()
-                .add("CopyIn, append", empty, () -> require(rows, copy.write(scopes, lines())))
+        new Contest(report, "half of the rows are there", "rows/s")
                 .add(
-                        "CopyUpsert, 50 % conflicts",
-                        half,
-                        () -> require(
-                                rows,
-                                CopyUpsert.of(copy, OnConflict.doUpdate("id")).write(scopes, lines())))
+                        "CopyIn, append (none is there)",
+                        empty,
+                        Contest.perSecond(() -> require(rows, copy.write(scopes, lines()))))
                 .add(
-                        "UnnestWriter, 50 % conflicts",
+                        "CopyUpsert",
                         half,
-                        () -> require(
+                        Contest.perSecond(() -> require(
                                 rows,
-                                writer.withOnConflict(OnConflict.doUpdate("id")).write(scopes, lines())))
-                .run(rounds);
-        upserts.print();
-        upserts.compare("CopyUpsert, 50 % conflicts", "CopyIn, append");
-        upserts.compare("UnnestWriter, 50 % conflicts", "CopyIn, append");
-        pool.dispose();
+                                CopyUpsert.of(copy, OnConflict.doUpdate("id")).write(scopes, lines()))))
+                .add(
+                        "UnnestWriter, upsert",
+                        half,
+                        Contest.perSecond(() -> require(
+                                rows,
+                                writer.withOnConflict(OnConflict.doUpdate("id")).write(scopes, lines()))))
+                .run(extent.rounds());
     }
 
     private void execute(String sql) {
