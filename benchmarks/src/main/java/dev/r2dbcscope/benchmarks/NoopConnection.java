@@ -53,9 +53,10 @@ final class NoopConnection implements Connection, Wrapped<Object> {
         return Mono.empty();
     }
 
+    /** The SQL ends with how many rows it answers: {@code "select 1000"}. */
     @Override
     public Statement createStatement(String sql) {
-        return new NoopStatement();
+        return new NoopStatement(Integer.parseInt(sql.substring(sql.lastIndexOf(' ') + 1)));
     }
 
     @Override

@@ -11,12 +11,18 @@ import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
-/** A statement that says at once that it changed one row. */
+/** A statement that answers at once with as many rows as it was told, all of them the same. */
 final class NoopStatement implements Statement {
+
+    private final Rows rows;
+
+    NoopStatement(int rows) {
+        this.rows = new Rows(rows);
+    }
 
     @Override
     public Flux<Result> execute() {
-        return Flux.just(new OneRowChanged());
+        return Flux.just(rows);
     }
 
     @Override
@@ -44,18 +50,16 @@ final class NoopStatement implements Statement {
         return this;
     }
 
-    private static final class OneRowChanged implements Result {
-
-        private static final UpdateCount ONE = () -> 1;
+    private record Rows(int count) implements Result {
 
         @Override
         public Mono<Long> getRowsUpdated() {
-            return Mono.just(1L);
+            return Mono.just((long) count);
         }
 
         @Override
         public <T> Flux<T> map(BiFunction<Row, RowMetadata, ? extends T> mappingFunction) {
-            return Flux.empty();
+            return rows().map(row -> mappingFunction.apply(row, row.getMetadata()));
         }
 
         @Override
@@ -65,7 +69,11 @@ final class NoopStatement implements Statement {
 
         @Override
         public <T> Flux<T> flatMap(Function<Segment, ? extends Publisher<? extends T>> mappingFunction) {
-            return Flux.from(mappingFunction.apply(ONE));
+            return rows().concatMap(row -> mappingFunction.apply((RowSegment) () -> row));
+        }
+
+        private Flux<Row> rows() {
+            return Flux.range(0, count).map(row -> NoopRow.ONLY);
         }
     }
 }
