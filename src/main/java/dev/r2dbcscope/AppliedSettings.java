@@ -58,6 +58,9 @@ final class AppliedSettings {
 
     /** Throws unless a scope that wants the given values has them if it joins this session, or is a savepoint in it. */
     void requireSameAs(Map<String, String> wanted, ScopeLabel label) {
+        if (wanted.isEmpty()) {
+            return;
+        }
         List<String> different = wanted.entrySet().stream()
                 .filter(setting -> !setting.getValue().equals(value(setting.getKey())))
                 .map(Map.Entry::getKey)

@@ -1,5 +1,7 @@
 package dev.r2dbcscope;
 
+import java.util.Spliterator;
+import java.util.function.Consumer;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -58,8 +60,24 @@ final class ScopeLabel {
     }
 
     private static StackWalker.@Nullable StackFrame assemblySite(Stream<StackWalker.StackFrame> frames) {
-        return frames.dropWhile(frame -> INTERNAL.get(frame.getDeclaringClass()))
-                .findFirst()
-                .orElse(null);
+        Search search = new Search();
+        Spliterator<StackWalker.StackFrame> all = frames.spliterator();
+        while (search.site == null && all.tryAdvance(search)) {
+            // the search looks at one more frame
+        }
+        return search.site;
+    }
+
+    /** Every scope is assembled somewhere, and a pipeline of stream operators for it is not for free. */
+    private static final class Search implements Consumer<StackWalker.StackFrame> {
+
+        private StackWalker.@Nullable StackFrame site;
+
+        @Override
+        public void accept(StackWalker.StackFrame frame) {
+            if (!INTERNAL.get(frame.getDeclaringClass())) {
+                site = frame;
+            }
+        }
     }
 }
