@@ -1,5 +1,6 @@
 package dev.r2dbcscope;
 
+import java.util.Set;
 import java.util.Spliterator;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
@@ -15,6 +16,10 @@ final class ScopeLabel {
 
     private static final StackWalker WALKER = StackWalker.getInstance(StackWalker.Option.RETAIN_CLASS_REFERENCE);
 
+    /** Those of this library. In a jar with everything in it, other code has the same protection domain. */
+    static final Set<String> PACKAGES =
+            Set.of("dev.r2dbcscope", "dev.r2dbcscope.pool", "dev.r2dbcscope.postgresql", "dev.r2dbcscope.testkit");
+
     /** Whether a class opens scopes on behalf of whoever calls it. The tests of this library share its packages. */
     private static final ClassValue<Boolean> INTERNAL = new ClassValue<>() {
         @Override
@@ -22,7 +27,7 @@ final class ScopeLabel {
             String name = type.getName();
             return name.startsWith("reactor.core.")
                     || name.startsWith("java.")
-                    || name.startsWith(ScopeLabel.class.getPackageName() + ".")
+                    || PACKAGES.contains(type.getPackageName())
                             && type.getProtectionDomain() == ScopeLabel.class.getProtectionDomain();
         }
     };

@@ -21,6 +21,8 @@ public final class Benchmarks implements Callable<Integer> {
 
     private static final List<Part> PARTS = List.of(
             new OperatorCost(),
+            new SelectBenchmark(),
+            new TransactionsBenchmark(),
             new CancelBenchmark(),
             new FanOutBenchmark(),
             new CopyInBenchmark(),

@@ -11,8 +11,14 @@ import java.util.Arrays;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
 
-/** A loopback network with a longer way: what is sent arrives so much later, at the same rate. */
+/**
+ * A loopback network with a longer way: what is sent arrives so much later, at the same rate. It counts round trips as the client
+ * sees them: one begins when the client sends something on a connection on which something has reached it since it last sent
+ * something. What it sends before an answer has reached it belongs to the same round trip.
+ */
 final class DelayingProxy implements AutoCloseable {
 
     private static final byte[] END = new byte[0];
@@ -20,6 +26,8 @@ final class DelayingProxy implements AutoCloseable {
     private final ServerSocket listener;
     private final int serverPort;
     private final long delayNanos;
+
+    private final AtomicLong roundTrips = new AtomicLong();
 
     private record Packet(byte[] bytes, long due) {}
 
@@ -39,6 +47,11 @@ final class DelayingProxy implements AutoCloseable {
         return listener.getLocalPort();
     }
 
+    /** How many have begun so far, on all connections. */
+    long roundTrips() {
+        return roundTrips.get();
+    }
+
     private void accept() {
         try {
             while (true) {
@@ -46,26 +59,34 @@ final class DelayingProxy implements AutoCloseable {
                 Socket server = new Socket(InetAddress.getLoopbackAddress(), serverPort);
                 client.setTcpNoDelay(true);
                 server.setTcpNoDelay(true);
-                carry(client, server);
-                carry(server, client);
+                AtomicBoolean answered = new AtomicBoolean(true);
+                carry(client, server, () -> sentByClient(answered), () -> {});
+                carry(server, client, () -> {}, () -> answered.set(true));
             }
         } catch (IOException closed) {
             // the end of the proxy
         }
     }
 
-    private void carry(Socket from, Socket to) {
-        BlockingQueue<Packet> way = new LinkedBlockingQueue<>();
-        daemon(() -> receive(from, way));
-        daemon(() -> deliver(way, to));
+    private void sentByClient(AtomicBoolean answered) {
+        if (answered.getAndSet(false)) {
+            roundTrips.incrementAndGet();
+        }
     }
 
-    private void receive(Socket from, BlockingQueue<Packet> way) {
+    private void carry(Socket from, Socket to, Runnable onReceived, Runnable onDelivery) {
+        BlockingQueue<Packet> way = new LinkedBlockingQueue<>();
+        daemon(() -> receive(from, way, onReceived));
+        daemon(() -> deliver(way, to, onDelivery));
+    }
+
+    private void receive(Socket from, BlockingQueue<Packet> way, Runnable onReceived) {
         byte[] buffer = new byte[65_536];
         try {
             InputStream in = from.getInputStream();
             int read;
             while ((read = in.read(buffer)) >= 0) {
+                onReceived.run();
                 way.add(new Packet(Arrays.copyOf(buffer, read), System.nanoTime() + delayNanos));
             }
         } catch (IOException broken) {
@@ -75,7 +96,7 @@ final class DelayingProxy implements AutoCloseable {
         }
     }
 
-    private static void deliver(BlockingQueue<Packet> way, Socket to) {
+    private static void deliver(BlockingQueue<Packet> way, Socket to, Runnable onDelivery) {
         try (to) {
             OutputStream out = to.getOutputStream();
             for (Packet next = way.take(); next.bytes() != END; next = way.take()) {
@@ -83,6 +104,7 @@ final class DelayingProxy implements AutoCloseable {
                 if (wait > 0) {
                     TimeUnit.NANOSECONDS.sleep(wait);
                 }
+                onDelivery.run();
                 out.write(next.bytes());
             }
         } catch (IOException | InterruptedException broken) {

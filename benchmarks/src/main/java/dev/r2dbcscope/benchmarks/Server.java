@@ -34,7 +34,12 @@ final class Server implements AutoCloseable {
     }
 
     String jdbcUrl() {
-        return "jdbc:postgresql://localhost:" + port() + "/postgres?user=postgres&password=postgres";
+        return jdbcUrl(port());
+    }
+
+    /** For a port of a proxy in front of it. */
+    static String jdbcUrl(int port) {
+        return "jdbc:postgresql://localhost:" + port + "/postgres?user=postgres&password=postgres";
     }
 
     PostgresqlConnectionConfiguration.Builder configuration() {
