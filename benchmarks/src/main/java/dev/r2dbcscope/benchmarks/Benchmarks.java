@@ -20,7 +20,11 @@ import picocli.CommandLine.Parameters;
 public final class Benchmarks implements Callable<Integer> {
 
     private static final List<Part> PARTS = List.of(
-            new CopyInBenchmark(), new UnnestWriterBenchmark(), new PagingBenchmark(), new NestedReadBenchmark());
+            new CopyInBenchmark(),
+            new UnnestWriterBenchmark(),
+            new PagingBenchmark(),
+            new NestedReadBenchmark(),
+            new StreamingBenchmark());
 
     @Parameters(
             paramLabel = "part",
