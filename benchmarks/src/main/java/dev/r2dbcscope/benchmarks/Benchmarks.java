@@ -24,7 +24,8 @@ public final class Benchmarks implements Callable<Integer> {
             new UnnestWriterBenchmark(),
             new PagingBenchmark(),
             new NestedReadBenchmark(),
-            new StreamingBenchmark());
+            new StreamingBenchmark(),
+            new NdjsonBenchmark());
 
     @Parameters(
             paramLabel = "part",
