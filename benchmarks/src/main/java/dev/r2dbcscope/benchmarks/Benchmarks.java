@@ -23,6 +23,8 @@ public final class Benchmarks implements Callable<Integer> {
             new OperatorCost(),
             new SelectBenchmark(),
             new TransactionsBenchmark(),
+            new StreamingBenchmark(),
+            new NdjsonBenchmark(),
             new CancelBenchmark(),
             new FanOutBenchmark(),
             new CopyInBenchmark(),
