@@ -15,15 +15,10 @@ final class ScopeLabel {
 
     private static final StackWalker WALKER = StackWalker.getInstance(StackWalker.Option.RETAIN_CLASS_REFERENCE);
 
-    /** Whether a class opens scopes on behalf of whoever calls it. The tests of this library share its packages. */
     private static final ClassValue<Boolean> INTERNAL = new ClassValue<>() {
         @Override
         protected Boolean computeValue(Class<?> type) {
-            String name = type.getName();
-            return name.startsWith("reactor.core.")
-                    || name.startsWith("java.")
-                    || name.startsWith(ScopeLabel.class.getPackageName() + ".")
-                            && type.getProtectionDomain() == ScopeLabel.class.getProtectionDomain();
+            return isInternal(type);
         }
     };
 
@@ -57,6 +52,15 @@ final class ScopeLabel {
     @Override
     public String toString() {
         return "scope '" + name() + "' assembled at " + origin();
+    }
+
+    /** Whether a class opens scopes on behalf of whoever calls it. The tests of this library share its packages. */
+    static boolean isInternal(Class<?> type) {
+        String name = type.getName();
+        return name.startsWith("reactor.core.")
+                || name.startsWith("java.")
+                || name.startsWith(ScopeLabel.class.getPackageName() + ".")
+                        && type.getProtectionDomain() == ScopeLabel.class.getProtectionDomain();
     }
 
     private static StackWalker.@Nullable StackFrame assemblySite(Stream<StackWalker.StackFrame> frames) {
