@@ -194,6 +194,12 @@ class HandleCallsTest {
             plain(c -> c.setStatementTimeout(Duration.ofSeconds(1)));
             assertSent("statementTimeout#1");
             assertThat(isDestroyed()).isTrue();
+            assertThat(events)
+                    .hasAtLeastOneElementOfType(ScopeEvent.ReleaseFailed.class)
+                    .anySatisfy(event -> assertThat(event)
+                            .asString()
+                            .startsWith("ReleaseFailed")
+                            .contains("is not in a known state"));
         }
 
         @Test
@@ -388,6 +394,27 @@ class HandleCallsTest {
                         "insert returning id,at",
                         "insert by 7");
         assertSent("insert#1", "insert#1");
+    }
+
+    @Test
+    void whatIsBoundToAQueryIsBoundToItsCursor() {
+        driver.on("cursors", Mono::empty);
+        assertThat(errorOf(scopes.inTransactionMany(c -> Rows.ints(c.createStatement("paged")
+                                .bind(0, "a")
+                                .bind("b", 2)
+                                .bindNull(2, String.class)
+                                .bindNull("d", Integer.class)
+                                .fetchSize(7)))
+                        .then()))
+                .isNull();
+        assertThat(driver.noted())
+                .filteredOn(step -> step.startsWith("open"))
+                .containsExactly(
+                        "open paged by 0",
+                        "open paged 0=a",
+                        "open paged b=2",
+                        "open paged 2=String",
+                        "open paged d=Integer");
     }
 
     @Test

@@ -319,6 +319,29 @@ class PagedReadTest {
         assertThat(probe.awaitEnd().values()).isEqualTo(upTo(10));
     }
 
+    @Test
+    void isReadThroughItsCursorOnlyByWhoeverWantsEverythingAndReadsItAtOnce() {
+        rows(3);
+        Probe<Integer> probe = subscribe(
+                Flux.from(query(inTransaction()).execute())
+                        .flatMap(result -> result.map(row -> row.get(0, Integer.class)), Integer.MAX_VALUE),
+                Probe.unbounded());
+        assertThat(probe.awaitEnd().values()).isEqualTo(upTo(3));
+        assertThat(sent("open")).isEqualTo(1);
+        assertThat(sent("query")).isZero();
+        finish();
+    }
+
+    @Test
+    void opensTheTransactionInsideThatItBelongsTo() {
+        rows(3);
+        Probe<Integer> probe = subscribe(
+                scopes.withConnectionMany(c -> scopes.transactional(Rows.ints(query(c)))), Probe.unbounded());
+        assertThat(probe.awaitEnd().values()).isEqualTo(upTo(3));
+        assertThat(database.log())
+                .containsExactly("create", "begin#1", "open#1", "fetch#1", "close cursor#1", "commit#1", "close#1");
+    }
+
     @Nested
     class WhatItIsReadAs {
 
@@ -354,6 +377,16 @@ class PagedReadTest {
             Probe<Object> probe =
                     subscribe(Flux.from(result(inTransaction()).flatMap(PagedReadTest::described)), Probe.unbounded());
             assertThat(probe.values()).containsExactly(0, 1, 2, 3, 4, 5, "count 6");
+            finish();
+        }
+
+        @Test
+        void segmentsWithoutTheCountThatTheDriverHasOfEachPage() {
+            Result.UpdateCount ofThePage = () -> 2L;
+            database.on("fetch", () -> Flux.just(0, 1, ofThePage));
+            Probe<Object> probe =
+                    subscribe(Flux.from(result(inTransaction()).flatMap(PagedReadTest::described)), Probe.unbounded());
+            assertThat(probe.values()).containsExactly(0, 1, "count 2");
             finish();
         }
 
