@@ -48,6 +48,24 @@ class CurrentScopeTest {
     class Finding {
 
         @Test
+        void isSaidInWordsByTheContextOfThePipelineAndOfTheAcquisition() {
+            List<String> contexts = new CopyOnWriteArrayList<>();
+            Mono<Void> note = Mono.deferContextual(context -> {
+                contexts.add(context.toString());
+                return Mono.empty();
+            });
+            database.on("create", () -> note.then(Mono.fromSupplier(database::newConnection)));
+
+            scopes.withConnection(c -> note).block(FormContract.PATIENCE);
+
+            assertThat(contexts)
+                    .satisfiesExactly(
+                            acquiring ->
+                                    assertThat(acquiring).contains("the connection scope that asks for a connection="),
+                            pipeline -> assertThat(pipeline).contains("the innermost connection scope="));
+        }
+
+        @Test
         void getsTheInnermostScopeOfAnyFactoryOrThatOfOne() {
             ConnectionScopes other = witness.watch(ConnectionScopes.of(witness.watch(ProbeConnectionFactory.of()))
                     .with(ScopeOptions.defaults().withName("other")));

@@ -397,6 +397,17 @@ class HandleCallsTest {
     }
 
     @Test
+    void aBatchIsCalledByItsFirstStatementAndTheNumberOfOthers() {
+        plain(c -> Flux.concat(
+                c.createBatch().add("one").execute(),
+                c.createBatch().add("one").add("two").add("three").execute()));
+        assertThat(events.stream()
+                        .filter(ScopeEvent.StatementEnded.class::isInstance)
+                        .map(event -> ((ScopeEvent.StatementEnded) event).sql()))
+                .containsExactly("one", "one; and 2 more");
+    }
+
+    @Test
     void whatIsBoundToAQueryIsBoundToItsCursor() {
         driver.on("cursors", Mono::empty);
         assertThat(errorOf(scopes.inTransactionMany(c -> Rows.ints(c.createStatement("paged")

@@ -335,8 +335,8 @@ class PagedReadTest {
     @Test
     void opensTheTransactionInsideThatItBelongsTo() {
         rows(3);
-        Probe<Integer> probe = subscribe(
-                scopes.withConnectionMany(c -> scopes.transactional(Rows.ints(query(c)))), Probe.unbounded());
+        Probe<Integer> probe =
+                subscribe(scopes.withConnectionMany(c -> scopes.transactional(Rows.ints(query(c)))), Probe.unbounded());
         assertThat(probe.awaitEnd().values()).isEqualTo(upTo(3));
         assertThat(database.log())
                 .containsExactly("create", "begin#1", "open#1", "fetch#1", "close cursor#1", "commit#1", "close#1");

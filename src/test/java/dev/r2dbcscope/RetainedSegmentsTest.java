@@ -45,8 +45,9 @@ class RetainedSegmentsTest {
         @Override
         public Row row() {
             return (Row) Proxy.newProxyInstance(
-                    RetainedSegmentsTest.class.getClassLoader(), new Class<?>[] {Row.class}, (proxy, method, args) ->
-                            method.getName().equals("get") ? number : null);
+                    RetainedSegmentsTest.class.getClassLoader(),
+                    new Class<?>[] {Row.class},
+                    (proxy, method, args) -> method.getName().equals("get") ? number : null);
         }
 
         @Override
@@ -111,10 +112,11 @@ class RetainedSegmentsTest {
     void canBeRetainedByWhoeverGetsThemFromAScope() {
         Dialect outside = new SharedDialect(PlainDialect.INSTANCE);
         List<Runnable> releases = new ArrayList<>();
-        scopes.withConnectionMany(c -> execute(c).flatMap(result -> result.flatMap(segment -> {
-                    releases.add(Objects.requireNonNull(outside.retain(segment)));
-                    return Mono.empty();
-                })))
+        scopes.withConnectionMany(c -> execute(c)
+                        .flatMap(result -> result.flatMap(segment -> {
+                            releases.add(Objects.requireNonNull(outside.retain(segment)));
+                            return Mono.empty();
+                        })))
                 .blockLast(FormContract.PATIENCE);
         assertThat(segments).allMatch(segment -> segment.released == segment.retained - 1);
         releases.forEach(Runnable::run);

@@ -272,6 +272,24 @@ class ScopeBridgeTest {
             assertThat(database.log()).containsExactly("create", "begin#1", "still mine#1", "commit#1", "close#1");
         }
 
+        @Test
+        void aPipelineThatFailedKeepsItsErrorWhenItsCodeDoesNotEnd() {
+            VirtualTimeScheduler time = witness.virtualTime();
+            TestSubscriber<Integer> subscriber = subscriber();
+            scopes.inTransaction(
+                            c -> Mono.firstWithSignal(bridge.apply(c), Mono.error(new IllegalStateException("own"))))
+                    .subscribe(subscriber);
+
+            time.advanceTimeBy(Duration.ofSeconds(10));
+
+            assertThat(subscriber.expectTerminalError()).hasMessage("own");
+            assertThat(events)
+                    .filteredOn(ScopeEvent.Released.class::isInstance)
+                    .singleElement()
+                    .satisfies(event ->
+                            assertThat(((ScopeEvent.Released) event).error()).hasMessage("own"));
+        }
+
         @ParameterizedTest
         @ValueSource(booleans = {false, true})
         void aPipelineWhoseCodeDoesNotEndFails(boolean joined) {
@@ -295,10 +313,10 @@ class ScopeBridgeTest {
         VirtualTimeScheduler time = witness.virtualTime();
         Step<Integer> meanwhile = new Step<>();
         TestSubscriber<Integer> subscriber = subscriber();
-        scopes.withConnectionMany(c -> scopes.withConnection(
-                                inner -> Mono.firstWithSignal(bridge.apply(inner), Mono.just(1)))
-                        .onErrorResume(ScopeTimeoutException.class, late -> meanwhile.publisher())
-                        .thenMany(Rows.ints(c, "select 1")))
+        scopes.withConnectionMany(
+                        c -> scopes.withConnection(inner -> Mono.firstWithSignal(bridge.apply(inner), Mono.just(1)))
+                                .onErrorResume(ScopeTimeoutException.class, late -> meanwhile.publisher())
+                                .thenMany(Rows.ints(c, "select 1")))
                 .subscribe(subscriber);
 
         time.advanceTimeBy(Duration.ofSeconds(10));

@@ -302,8 +302,9 @@ class SessionSettingsTest {
                     .withConnectionMany(c -> Mono.just(1))
                     .subscribe(subscriber);
             assertThat(subscriber.expectTerminalError())
-                    .isInstanceOfSatisfying(SessionSettingException.class, error -> assertThat(error.keys())
-                            .containsExactlyInAnyOrder("app.tenant", "app.user"))
+                    .isInstanceOfSatisfying(
+                            SessionSettingException.class,
+                            error -> assertThat(error.keys()).containsExactlyInAnyOrder("app.tenant", "app.user"))
                     .hasMessageContaining("one of the session settings app.tenant, app.user (SQLSTATE 22023)");
         }
 

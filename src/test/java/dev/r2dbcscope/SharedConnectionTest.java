@@ -92,7 +92,8 @@ class SharedConnectionTest {
             ContextView apart = Context.empty();
             assertThat(scopes.withConnectionMany(c -> Flux.concat(
                                     isHeld(shared(c)).contextWrite(all -> Context.of(apart)),
-                                    elsewhere.withConnection(d -> isHeld(shared(c)))
+                                    elsewhere
+                                            .withConnection(d -> isHeld(shared(c)))
                                             .contextWrite(all -> Context.of(apart))))
                             .collectList()
                             .block(FormContract.PATIENCE))
@@ -101,8 +102,8 @@ class SharedConnectionTest {
 
         @Test
         void notByAScopeThatHasNoConnectionYet() {
-            assertThat(scopes.withConnection(c -> elsewhere.connected(isHeld(shared(c)))
-                                    .contextWrite(all -> Context.empty()))
+            assertThat(scopes.withConnection(
+                                    c -> elsewhere.connected(isHeld(shared(c))).contextWrite(all -> Context.empty()))
                             .block(FormContract.PATIENCE))
                     .isFalse();
         }
