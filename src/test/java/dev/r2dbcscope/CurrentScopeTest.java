@@ -124,6 +124,22 @@ class CurrentScopeTest {
         }
 
         @Test
+        void isExplainedByWhatBecameOfTheJoinedScope() {
+            Mono<Integer> failing = joined.inTransaction(c -> Mono.error(new IllegalStateException("own")));
+            Mono<Integer> cancelled = Mono.firstWithSignal(joined.inTransaction(c -> Mono.never()), Mono.just(7));
+
+            assertThatThrownBy(() ->
+                            scopes.inTransaction(c -> failing.onErrorReturn(7)).block(FormContract.PATIENCE))
+                    .isInstanceOf(ScopeRolledBackException.class)
+                    .hasMessageContaining("the joined scope 'inner'")
+                    .hasMessageContaining(" failed");
+            assertThatThrownBy(() -> scopes.inTransaction(c -> cancelled).block(FormContract.PATIENCE))
+                    .isInstanceOf(ScopeRolledBackException.class)
+                    .hasMessageContaining("the joined scope 'inner'")
+                    .hasMessageContaining(" was cancelled");
+        }
+
+        @Test
         void byTheScopeThatBeganIsNoErrorAndKeepsTheValue() {
             assertThat(markedBy(mark -> mark).block(FormContract.PATIENCE)).isEqualTo(7);
 

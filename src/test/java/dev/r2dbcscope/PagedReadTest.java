@@ -204,6 +204,21 @@ class PagedReadTest {
     }
 
     @Test
+    void aPageOfWhichSomeRowsAreHereInTimeIsNoneEither() {
+        pagesComeLater();
+        Probe<Integer> probe = read(inTransaction(), Probe.requesting(18));
+        arrive(0, 0, 1);
+        arrive(1, 4, 1);
+        arrive(0, 1, 3);
+        pages.get(0).tryEmitComplete().orThrow();
+        assertThat(probe.values()).isEqualTo(upTo(5));
+        assertThat(sent("fetch")).as("one ahead").isEqualTo(3);
+        probe.cancel();
+        pages.forEach(Sinks.Many::tryEmitComplete);
+        finish();
+    }
+
+    @Test
     void sendsNothingForWhoeverLeavesBeforeAskingForARow() {
         Probe<Integer> probe = read(inTransaction(), Probe.requesting(0));
         probe.cancel();
@@ -329,6 +344,23 @@ class PagedReadTest {
         assertThat(probe.awaitEnd().values()).isEqualTo(upTo(3));
         assertThat(sent("open")).isEqualTo(1);
         assertThat(sent("query")).isZero();
+        finish();
+    }
+
+    @Test
+    void doesNotEndBeforeTheExecutionOfItsLastPage() {
+        Sinks.Empty<Result> executed = Sinks.empty();
+        new NotingDriver(database)
+                .on("cursors", Mono::empty)
+                .executing(
+                        "fetch",
+                        () -> Flux.just(NotingDriver.result(Flux.just(7))).concatWith(executed.asMono()));
+        Probe<Integer> probe =
+                subscribe(Rows.ints(inTransaction().createStatement("paged").fetchSize(PAGE)), Probe.unbounded());
+        assertThat(probe.values()).containsExactly(7);
+        assertThat(probe.isTerminated()).isFalse();
+        executed.tryEmitEmpty().orThrow();
+        assertThat(probe.isCompleted()).isTrue();
         finish();
     }
 

@@ -438,8 +438,10 @@ class ServerCancelTest {
     void aResultThatWasTooMuchForItsSlowReaderIsCancelled() {
         Probe<Integer> slow = Probe.requesting(1);
         scopes.with(ScopeOptions.defaults().withMaxBufferedRows(2).withListener(events::add))
-                .withConnectionMany(c -> Mono.<Integer>fromRunnable(
-                                () -> Rows.onDemand(c.createStatement("long")).subscribe(slow))
+                .withConnectionMany(c -> Mono.<Integer>fromRunnable(() -> Mono.from(
+                                        c.createStatement("long").execute())
+                                .subscribe(result -> Flux.from(result.map(row -> row.get(0, Integer.class)))
+                                        .subscribe(slow)))
                         .thenMany(Rows.ints(c, "next")))
                 .subscribe(probe);
         rows.next(1, 2, 3, 4);
