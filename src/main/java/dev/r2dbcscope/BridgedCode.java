@@ -64,7 +64,7 @@ final class BridgedCode {
         }
     }
 
-    void succeed(Object value, Runnable emit) {
+    void succeed(@Nullable Object value, Runnable emit) {
         if (cancelled) {
             Operators.onDiscard(value, context);
         } else {

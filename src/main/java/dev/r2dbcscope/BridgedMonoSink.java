@@ -29,11 +29,7 @@ final class BridgedMonoSink<T> implements MonoSink<T> {
 
     @Override
     public void success(@Nullable T value) {
-        if (value == null) {
-            success();
-        } else {
-            code.end(() -> code.succeed(value, () -> sink.success(value)));
-        }
+        code.end(() -> code.succeed(value, () -> sink.success(value)));
     }
 
     @Override

@@ -33,7 +33,7 @@ final class ErrorText {
         if (error == null || !seen.add(error)) {
             return false;
         }
-        if (error instanceof R2dbcException known && !(error instanceof ScopeException) && isAboutValues(known)) {
+        if (error instanceof R2dbcException known && isAboutValues(known)) {
             return true;
         }
         for (Throwable suppressed : error.getSuppressed()) {
@@ -47,7 +47,7 @@ final class ErrorText {
     private static boolean isAboutValues(R2dbcException error) {
         String state = error.getSqlState();
         if (state == null || state.length() != 5) {
-            return false; // the driver's own
+            return false; // the driver's own, or this library's
         }
         return switch (state.substring(0, 2)) {
             case "08", "25", "40", "53", "55", "57", "58" -> false;

@@ -51,8 +51,11 @@ final class Pool {
 
     /** How many connections are out, if it knows. */
     OptionalInt inUse() {
+        if (capacity == null) {
+            return OptionalInt.empty();
+        }
         try {
-            return capacity == null ? OptionalInt.empty() : capacity.connectionsInUse(factory);
+            return capacity.connectionsInUse(factory);
         } catch (RuntimeException e) {
             return OptionalInt.empty();
         }

@@ -20,15 +20,10 @@ final class ScopeLabel {
     static final Set<String> PACKAGES =
             Set.of("dev.r2dbcscope", "dev.r2dbcscope.pool", "dev.r2dbcscope.postgresql", "dev.r2dbcscope.testkit");
 
-    /** Whether a class opens scopes on behalf of whoever calls it. The tests of this library share its packages. */
     private static final ClassValue<Boolean> INTERNAL = new ClassValue<>() {
         @Override
         protected Boolean computeValue(Class<?> type) {
-            String name = type.getName();
-            return name.startsWith("reactor.core.")
-                    || name.startsWith("java.")
-                    || PACKAGES.contains(type.getPackageName())
-                            && type.getProtectionDomain() == ScopeLabel.class.getProtectionDomain();
+            return isInternal(type);
         }
     };
 
@@ -62,6 +57,15 @@ final class ScopeLabel {
     @Override
     public String toString() {
         return "scope '" + name() + "' assembled at " + origin();
+    }
+
+    /** Whether a class opens scopes on behalf of whoever calls it. The tests of this library share its packages. */
+    static boolean isInternal(Class<?> type) {
+        String name = type.getName();
+        return name.startsWith("reactor.core.")
+                || name.startsWith("java.")
+                || PACKAGES.contains(type.getPackageName())
+                        && type.getProtectionDomain() == ScopeLabel.class.getProtectionDomain();
     }
 
     private static StackWalker.@Nullable StackFrame assemblySite(Stream<StackWalker.StackFrame> frames) {

@@ -15,9 +15,12 @@ final class Services {
 
     /** A service that cannot be loaded is none: its library is not on the class path, or its registration is stale. */
     static <T> List<T> load(Class<T> type) {
+        return loadable(
+                ServiceLoader.load(type, Services.class.getClassLoader()).iterator());
+    }
+
+    static <T> List<T> loadable(Iterator<T> found) {
         List<T> services = new ArrayList<>();
-        Iterator<T> found =
-                ServiceLoader.load(type, Services.class.getClassLoader()).iterator();
         for (int i = 0; i < MOST && addNext(found, services); i++) {
             // the iterator goes on behind one that failed; a class path that cannot be read fails every time
         }

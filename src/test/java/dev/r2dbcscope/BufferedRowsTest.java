@@ -80,6 +80,9 @@ class BufferedRowsTest {
         void keepsSoManyForTheOneWhoIsSlow() {
             outer.next(2, 3, 4);
             assertThat(buffered()).isEqualTo(MAX);
+            assertThat(scopes.live().get(0).state())
+                    .as("it is read although nobody asks for more")
+                    .isEqualTo(ScopeState.STREAMING);
             assertThat(slow.isTerminated()).isFalse();
             slow.request(2);
             assertThat(slow.values()).containsExactly(1, 2, 3);

@@ -48,6 +48,24 @@ class CurrentScopeTest {
     class Finding {
 
         @Test
+        void isSaidInWordsByTheContextOfThePipelineAndOfTheAcquisition() {
+            List<String> contexts = new CopyOnWriteArrayList<>();
+            Mono<Void> note = Mono.deferContextual(context -> {
+                contexts.add(context.toString());
+                return Mono.empty();
+            });
+            database.on("create", () -> note.then(Mono.fromSupplier(database::newConnection)));
+
+            scopes.withConnection(c -> note).block(FormContract.PATIENCE);
+
+            assertThat(contexts)
+                    .satisfiesExactly(
+                            acquiring ->
+                                    assertThat(acquiring).contains("the connection scope that asks for a connection="),
+                            pipeline -> assertThat(pipeline).contains("the innermost connection scope="));
+        }
+
+        @Test
         void getsTheInnermostScopeOfAnyFactoryOrThatOfOne() {
             ConnectionScopes other = witness.watch(ConnectionScopes.of(witness.watch(ProbeConnectionFactory.of()))
                     .with(ScopeOptions.defaults().withName("other")));
@@ -103,6 +121,22 @@ class CurrentScopeTest {
 
         private Mono<Integer> markedBy(Function<Mono<Integer>, Publisher<Integer>> inner) {
             return scopes.inTransaction(c -> inner.apply(current(CurrentScope::setRollbackOnly)));
+        }
+
+        @Test
+        void isExplainedByWhatBecameOfTheJoinedScope() {
+            Mono<Integer> failing = joined.inTransaction(c -> Mono.error(new IllegalStateException("own")));
+            Mono<Integer> cancelled = Mono.firstWithSignal(joined.inTransaction(c -> Mono.never()), Mono.just(7));
+
+            assertThatThrownBy(() ->
+                            scopes.inTransaction(c -> failing.onErrorReturn(7)).block(FormContract.PATIENCE))
+                    .isInstanceOf(ScopeRolledBackException.class)
+                    .hasMessageContaining("the joined scope 'inner'")
+                    .hasMessageContaining(" failed");
+            assertThatThrownBy(() -> scopes.inTransaction(c -> cancelled).block(FormContract.PATIENCE))
+                    .isInstanceOf(ScopeRolledBackException.class)
+                    .hasMessageContaining("the joined scope 'inner'")
+                    .hasMessageContaining(" was cancelled");
         }
 
         @Test

@@ -135,6 +135,19 @@ class DriverTurnTest {
     }
 
     @Test
+    void afterItWasCondemnedNoTransactionBeginsOnTheConnection() {
+        StepVerifier.create(scopes.withConnection(c -> DriverTurn.take(c, "COPY t", turn -> {
+                            turn.condemn();
+                            return Mono.error(new IllegalStateException("broken"));
+                        })
+                        .onErrorComplete()
+                        .then(scopes.inTransaction(t -> Rows.ints(t, "next").next()))))
+                .expectError(ScopeClosedException.class)
+                .verify(LONG);
+        assertThat(database.log()).containsExactly("create", "close#1");
+    }
+
+    @Test
     void stepsAtTheEndRunInTheOppositeOrderAfterTheTransaction() {
         List<String> steps = new CopyOnWriteArrayList<>();
         scopes.inTransaction(c -> DriverTurn.take(c, "lock", turn -> {

@@ -5,9 +5,13 @@ import static org.assertj.core.api.Assertions.assertThat;
 import dev.r2dbcscope.testkit.ProbeConnectionFactory;
 import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.IsolationLevel;
+import io.r2dbc.spi.OutParameters;
+import io.r2dbc.spi.Readable;
+import io.r2dbc.spi.Result;
 import io.r2dbc.spi.TransactionDefinition;
 import io.r2dbc.spi.ValidationDepth;
 import io.r2dbc.spi.Wrapped;
+import java.lang.reflect.Proxy;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -194,6 +198,12 @@ class HandleCallsTest {
             plain(c -> c.setStatementTimeout(Duration.ofSeconds(1)));
             assertSent("statementTimeout#1");
             assertThat(isDestroyed()).isTrue();
+            assertThat(events)
+                    .hasAtLeastOneElementOfType(ScopeEvent.ReleaseFailed.class)
+                    .anySatisfy(event -> assertThat(event)
+                            .asString()
+                            .startsWith("ReleaseFailed")
+                            .contains("is not in a known state"));
         }
 
         @Test
@@ -388,6 +398,80 @@ class HandleCallsTest {
                         "insert returning id,at",
                         "insert by 7");
         assertSent("insert#1", "insert#1");
+    }
+
+    /** Which are no rows: only the driver can map them. */
+    @Test
+    void theOutParametersOfAProcedureAreMapped() {
+        Readable parameters = (Readable) Proxy.newProxyInstance(
+                HandleCallsTest.class.getClassLoader(),
+                new Class<?>[] {OutParameters.class},
+                (proxy, method, args) -> method.getName().equals("get") ? 7 : null);
+        Result ofTheDriver = (Result) Proxy.newProxyInstance(
+                HandleCallsTest.class.getClassLoader(),
+                new Class<?>[] {Result.class},
+                (proxy, method, args) -> Mono.justOrEmpty(args[0] instanceof Function<?, ?> ? parameters : null)
+                        .map(readable -> mapped(args[0], readable)));
+        driver.executing("call", () -> Flux.just(ofTheDriver));
+        List<Integer> read = new ArrayList<>();
+        plain(c -> Flux.from(c.createStatement("call").execute())
+                .flatMap(result -> result.map(readable -> readable.get(0, Integer.class)))
+                .doOnNext(read::add));
+        assertThat(read).containsExactly(7);
+    }
+
+    @SuppressWarnings("unchecked")
+    private static Object mapped(Object mapping, Readable readable) {
+        return ((Function<Readable, Object>) mapping).apply(readable);
+    }
+
+    @Test
+    void resultsThatWereReadAheadComeAsTheyAreAskedFor() {
+        Probe<Result> results = Probe.requesting(1);
+        plain(c -> Mono.fromRunnable(() -> Flux.<Result>from(
+                                c.createBatch().add("one").add("two").execute())
+                        .subscribe(results))
+                .thenMany(Rows.ints(c, "behind them"))
+                .doOnNext(row -> {
+                    assertThat(results.values()).hasSize(1);
+                    assertThat(results.isTerminated()).isFalse();
+                    results.request(1);
+                    assertThat(results.values()).hasSize(2);
+                    assertThat(results.isCompleted()).isTrue();
+                }));
+        assertSent("one#1", "two#1", "behind them#1");
+    }
+
+    @Test
+    void aBatchIsCalledByItsFirstStatementAndTheNumberOfOthers() {
+        plain(c -> Flux.concat(
+                c.createBatch().add("one").execute(),
+                c.createBatch().add("one").add("two").add("three").execute()));
+        assertThat(events.stream()
+                        .filter(ScopeEvent.StatementEnded.class::isInstance)
+                        .map(event -> ((ScopeEvent.StatementEnded) event).sql()))
+                .containsExactly("one", "one; and 2 more");
+    }
+
+    @Test
+    void whatIsBoundToAQueryIsBoundToItsCursor() {
+        driver.on("cursors", Mono::empty);
+        assertThat(errorOf(scopes.inTransactionMany(c -> Rows.ints(c.createStatement("paged")
+                                .bind(0, "a")
+                                .bind("b", 2)
+                                .bindNull(2, String.class)
+                                .bindNull("d", Integer.class)
+                                .fetchSize(7)))
+                        .then()))
+                .isNull();
+        assertThat(driver.noted())
+                .filteredOn(step -> step.startsWith("open"))
+                .containsExactly(
+                        "open paged by 0",
+                        "open paged 0=a",
+                        "open paged b=2",
+                        "open paged 2=String",
+                        "open paged d=Integer");
     }
 
     @Test

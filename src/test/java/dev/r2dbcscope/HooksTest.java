@@ -345,6 +345,32 @@ class HooksTest {
         }
 
         @Test
+        void aSavepointThatEndsAfterTheSavepointAroundItWaitForTheTransactionAroundBoth() {
+            Step<Integer> end = new Step<>();
+            assertThatThrownBy(() -> scopes.inTransaction(c -> Mono.deferContextual(context -> {
+                                        hooks("inner")
+                                                .then(end.publisher())
+                                                .as(savepoints::transactional)
+                                                .contextWrite(context)
+                                                .subscribe();
+                                        return Mono.just(1);
+                                    })
+                                    .as(savepoints::transactional)
+                                    .doOnSuccess(released -> {
+                                        end.complete(1);
+                                        assertThat(ran).isEmpty();
+                                    })
+                                    .then(Mono.error(new IllegalStateException("own"))))
+                            .block(FormContract.PATIENCE))
+                    .hasMessage("own");
+            assertThat(ran)
+                    .hasSize(2)
+                    .satisfiesExactly(
+                            first -> assertThat(first).startsWith("inner rollback"),
+                            second -> assertThat(second).startsWith("inner ROLLED_BACK"));
+        }
+
+        @Test
         void aSavepointWhoseReleaseIsAnsweredTooLateSeeNoCommitIfTheTransactionAroundItRolledBack() {
             VirtualTimeScheduler time = witness.virtualTime();
             Step<Integer> release = new Step<>();

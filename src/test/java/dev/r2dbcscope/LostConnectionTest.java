@@ -130,6 +130,17 @@ class LostConnectionTest {
             assertThat(late.log()).containsExactly("create", "begin#1", "set local app.tenant#1", "close#1");
         }
 
+        /** What somebody left open on the connection is rolled back before, and that is answered too late. */
+        @Test
+        void isNotBegunAnyMoreBehindARollback() {
+            late.on("rollback", ProbeFault.delay(Duration.ofMinutes(5)));
+            new NotingDriver(late).withoutAutoCommit();
+
+            begin(ScopeOptions.defaults());
+
+            assertThat(late.log()).containsExactly("create", "rollback#1", "close#1");
+        }
+
         @Test
         void getsNoTimeoutsAnyMore() {
             begin(ScopeOptions.defaults().withStatementTimeout(Duration.ofSeconds(1)));

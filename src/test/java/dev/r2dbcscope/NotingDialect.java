@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.Result;
 import java.util.Map;
 import java.util.Optional;
 import org.jspecify.annotations.Nullable;
@@ -53,33 +54,38 @@ public final class NotingDialect implements Dialect {
         return scripted(connection, "cancel");
     }
 
-    /** It has none that could read anything, so that what has a fetch size is executed as the driver does it. */
+    @Override
+    public @Nullable Runnable retain(Result.Segment segment) {
+        return segment instanceof NotingDriver.Retainable retainable ? retainable.retain() : null;
+    }
+
+    /** It has some for queries that are called paged; what else has a fetch size is executed as the driver does it. */
     @Override
     public Cursors cursors() {
         return new Cursors() {
             @Override
             public boolean canRead(String sql, boolean holdable) {
-                return false;
+                return sql.startsWith("paged");
             }
 
             @Override
             public String open(Connection connection, String name, String sql, boolean holdable) {
-                throw new UnsupportedOperationException();
+                return "open " + sql;
             }
 
             @Override
             public String fetch(String name, int rows) {
-                throw new UnsupportedOperationException();
+                return "fetch";
             }
 
             @Override
             public String close(String name) {
-                throw new UnsupportedOperationException();
+                return "close cursor";
             }
 
             @Override
             public String closeAll() {
-                throw new UnsupportedOperationException();
+                return "close all cursors";
             }
         };
     }

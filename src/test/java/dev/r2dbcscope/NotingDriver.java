@@ -103,6 +103,12 @@ final class NotingDriver {
         return new OnlyRows(rows);
     }
 
+    /** A segment that has memory of the driver, which it keeps for whoever asks for that until he lets go of it. */
+    interface Retainable extends Result.Segment {
+
+        Runnable retain();
+    }
+
     private record OnlyRows(Publisher<Integer> rows) implements Result {
 
         @Override

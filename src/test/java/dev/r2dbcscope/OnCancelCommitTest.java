@@ -69,6 +69,21 @@ class OnCancelCommitTest {
     class Commits {
 
         @Test
+        void whenARequestToTheConnectionWasAnsweredWhichHasNoRows() {
+            cancelled(c -> Flux.from(c.createSavepoint("s")).cast(Integer.class).concatWith(Mono.never()));
+
+            assertEnded(TransactionOutcome.COMMITTED, "create", "begin#1", "savepoint#1", "commit#1", "close#1");
+        }
+
+        @Test
+        void whenWorkWithTheDriversConnectionHasEndedWithoutAnAnswer() {
+            cancelled(c -> Flux.from(DriverTurn.<Integer>take(c, "look", turn -> Mono.empty()))
+                    .concatWith(Mono.never()));
+
+            assertEnded(TransactionOutcome.COMMITTED, "create", "begin#1", "commit#1", "close#1");
+        }
+
+        @Test
         void whenTheFirstRowsAreEnough() {
             database.on("rows", () -> Flux.range(1, 5));
 

@@ -204,6 +204,21 @@ class PagedReadTest {
     }
 
     @Test
+    void aPageOfWhichSomeRowsAreHereInTimeIsNoneEither() {
+        pagesComeLater();
+        Probe<Integer> probe = read(inTransaction(), Probe.requesting(18));
+        arrive(0, 0, 1);
+        arrive(1, 4, 1);
+        arrive(0, 1, 3);
+        pages.get(0).tryEmitComplete().orThrow();
+        assertThat(probe.values()).isEqualTo(upTo(5));
+        assertThat(sent("fetch")).as("one ahead").isEqualTo(3);
+        probe.cancel();
+        pages.forEach(Sinks.Many::tryEmitComplete);
+        finish();
+    }
+
+    @Test
     void sendsNothingForWhoeverLeavesBeforeAskingForARow() {
         Probe<Integer> probe = read(inTransaction(), Probe.requesting(0));
         probe.cancel();
@@ -319,6 +334,46 @@ class PagedReadTest {
         assertThat(probe.awaitEnd().values()).isEqualTo(upTo(10));
     }
 
+    @Test
+    void isReadThroughItsCursorOnlyByWhoeverWantsEverythingAndReadsItAtOnce() {
+        rows(3);
+        Probe<Integer> probe = subscribe(
+                Flux.from(query(inTransaction()).execute())
+                        .flatMap(result -> result.map(row -> row.get(0, Integer.class)), Integer.MAX_VALUE),
+                Probe.unbounded());
+        assertThat(probe.awaitEnd().values()).isEqualTo(upTo(3));
+        assertThat(sent("open")).isEqualTo(1);
+        assertThat(sent("query")).isZero();
+        finish();
+    }
+
+    @Test
+    void doesNotEndBeforeTheExecutionOfItsLastPage() {
+        Sinks.Empty<Result> executed = Sinks.empty();
+        new NotingDriver(database)
+                .on("cursors", Mono::empty)
+                .executing(
+                        "fetch",
+                        () -> Flux.just(NotingDriver.result(Flux.just(7))).concatWith(executed.asMono()));
+        Probe<Integer> probe =
+                subscribe(Rows.ints(inTransaction().createStatement("paged").fetchSize(PAGE)), Probe.unbounded());
+        assertThat(probe.values()).containsExactly(7);
+        assertThat(probe.isTerminated()).isFalse();
+        executed.tryEmitEmpty().orThrow();
+        assertThat(probe.isCompleted()).isTrue();
+        finish();
+    }
+
+    @Test
+    void opensTheTransactionInsideThatItBelongsTo() {
+        rows(3);
+        Probe<Integer> probe =
+                subscribe(scopes.withConnectionMany(c -> scopes.transactional(Rows.ints(query(c)))), Probe.unbounded());
+        assertThat(probe.awaitEnd().values()).isEqualTo(upTo(3));
+        assertThat(database.log())
+                .containsExactly("create", "begin#1", "open#1", "fetch#1", "close cursor#1", "commit#1", "close#1");
+    }
+
     @Nested
     class WhatItIsReadAs {
 
@@ -354,6 +409,16 @@ class PagedReadTest {
             Probe<Object> probe =
                     subscribe(Flux.from(result(inTransaction()).flatMap(PagedReadTest::described)), Probe.unbounded());
             assertThat(probe.values()).containsExactly(0, 1, 2, 3, 4, 5, "count 6");
+            finish();
+        }
+
+        @Test
+        void segmentsWithoutTheCountThatTheDriverHasOfEachPage() {
+            Result.UpdateCount ofThePage = () -> 2L;
+            database.on("fetch", () -> Flux.just(0, 1, ofThePage));
+            Probe<Object> probe =
+                    subscribe(Flux.from(result(inTransaction()).flatMap(PagedReadTest::described)), Probe.unbounded());
+            assertThat(probe.values()).containsExactly(0, 1, "count 2");
             finish();
         }
 

@@ -12,7 +12,9 @@ import java.net.URL;
 import java.net.URLClassLoader;
 import java.time.Duration;
 import java.util.OptionalInt;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import reactor.core.publisher.Mono;
@@ -74,6 +76,27 @@ class PoolCapacityTest {
     void isUnknownOfOtherFactories() {
         assertThat(Pool.of(seven.database).isBounded()).isFalse();
         assertThat(Pool.of(seven.database).capacity()).isEqualTo(Integer.MAX_VALUE);
+    }
+
+    @Test
+    void isUnknownOfAPoolWhoseAnswerIsAnError() {
+        IllegalStateException disposed = new IllegalStateException("disposed");
+        AtomicBoolean broken = new AtomicBoolean();
+        Supplier<OptionalInt> two = () -> {
+            if (broken.get()) {
+                throw disposed;
+            }
+            return OptionalInt.of(2);
+        };
+        ConnectionFactory factory = new ScriptedCapacity.Answering(two, two);
+        Pool pool = Pool.of(factory);
+        assertThat(pool.capacity()).isEqualTo(2);
+        assertThat(pool.inUse()).hasValue(2);
+
+        broken.set(true);
+        assertThat(pool.capacity()).isEqualTo(Integer.MAX_VALUE);
+        assertThat(pool.inUse()).isEmpty();
+        assertThat(Pool.of(factory).isBounded()).isFalse();
     }
 
     @Test

@@ -9,6 +9,7 @@ import io.r2dbc.spi.IsolationLevel;
 import io.r2dbc.spi.R2dbcTransientResourceException;
 import io.r2dbc.spi.Wrapped;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Nested;
@@ -55,6 +56,35 @@ class PropagationTest {
             }
         }
         assertThat(error).isNull();
+    }
+
+    /** Its connection is asked for when it is needed, and its pipeline can go on without one. */
+    @ParameterizedTest
+    @EnumSource
+    void inATransactionThatCouldNotBegin(Propagation propagation) {
+        IllegalStateException down = new IllegalStateException("down");
+        AtomicBoolean begun = new AtomicBoolean();
+        Mono<Integer> around =
+                scopes.transactional(Mono.from(scopes.connectionFactory().create())
+                        .thenReturn(1)
+                        .onErrorResume(e -> {
+                            database.on("create", () -> Mono.fromSupplier(database::newConnection));
+                            return inside(propagation).doOnSubscribe(s -> begun.set(true));
+                        }));
+        database.on("create", () -> Mono.error(down));
+
+        Throwable error = errorOf(around);
+
+        assertThat(begun).isTrue();
+        if (propagation == Propagation.REQUIRES_NEW || propagation == Propagation.NOT_SUPPORTED) {
+            assertThat(database.log()).contains("inside#1");
+        } else {
+            assertThat(error)
+                    .isInstanceOf(ScopeClosedException.class)
+                    .hasMessageContaining("has no connection, because it could not be opened")
+                    .hasMessageNotContaining("'inside'");
+            assertThat(database.log()).containsExactly("create");
+        }
     }
 
     @ParameterizedTest

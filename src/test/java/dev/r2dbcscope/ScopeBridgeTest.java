@@ -272,6 +272,24 @@ class ScopeBridgeTest {
             assertThat(database.log()).containsExactly("create", "begin#1", "still mine#1", "commit#1", "close#1");
         }
 
+        @Test
+        void aPipelineThatFailedKeepsItsErrorWhenItsCodeDoesNotEnd() {
+            VirtualTimeScheduler time = witness.virtualTime();
+            TestSubscriber<Integer> subscriber = subscriber();
+            scopes.inTransaction(
+                            c -> Mono.firstWithSignal(bridge.apply(c), Mono.error(new IllegalStateException("own"))))
+                    .subscribe(subscriber);
+
+            time.advanceTimeBy(Duration.ofSeconds(10));
+
+            assertThat(subscriber.expectTerminalError()).hasMessage("own");
+            assertThat(events)
+                    .filteredOn(ScopeEvent.Released.class::isInstance)
+                    .singleElement()
+                    .satisfies(event ->
+                            assertThat(((ScopeEvent.Released) event).error()).hasMessage("own"));
+        }
+
         @ParameterizedTest
         @ValueSource(booleans = {false, true})
         void aPipelineWhoseCodeDoesNotEndFails(boolean joined) {
@@ -287,6 +305,27 @@ class ScopeBridgeTest {
             assertThat(subscriber.expectTerminalError()).isInstanceOf(ScopeTimeoutException.class);
             assertThat(database.log()).containsExactly("create", "begin#1", "rollback#1", "close#1");
         }
+    }
+
+    /** The scope around goes on without it; when it ends after all, that is nobody's affair any more. */
+    @Test
+    void codeThatEndsAfterItWasGivenUpLeavesTheScopeAroundAlone() {
+        VirtualTimeScheduler time = witness.virtualTime();
+        Step<Integer> meanwhile = new Step<>();
+        TestSubscriber<Integer> subscriber = subscriber();
+        scopes.withConnectionMany(
+                        c -> scopes.withConnection(inner -> Mono.firstWithSignal(bridge.apply(inner), Mono.just(1)))
+                                .onErrorResume(ScopeTimeoutException.class, late -> meanwhile.publisher())
+                                .thenMany(Rows.ints(c, "select 1")))
+                .subscribe(subscriber);
+
+        time.advanceTimeBy(Duration.ofSeconds(10));
+        assertThat(meanwhile.isReached()).isTrue();
+        future.complete(7);
+        meanwhile.complete();
+
+        assertThat(subscriber.getReceivedOnNext()).containsExactly(1);
+        assertThat(database.log()).containsExactly("create", "select 1#1", "close#1");
     }
 
     @Nested
@@ -354,6 +393,52 @@ class ScopeBridgeTest {
             assertThat(drops.values()).containsExactly(1);
             assertThat(drops.errors()).containsExactly(failure);
             assertThat(database.log()).containsExactly("create", "begin#1", "rollback#1", "close#1");
+        }
+
+        @Test
+        @SuppressWarnings("deprecation")
+        void learnsFromItsSinkWhatItsSubscriberWants() {
+            List<String> told = new CopyOnWriteArrayList<>();
+            TestSubscriber<Integer> subscriber = TestSubscriber.builder()
+                    .initialRequest(0)
+                    .contextPut("tenant", "blue")
+                    .build();
+            scopes.inTransactionMany(ScopeBridge.<Integer>callbackMany((c, sink) -> {
+                        many.set(sink);
+                        told.add(sink.contextView().get("tenant"));
+                        told.add(sink.currentContext().get("tenant"));
+                        sink.onRequest(n -> told.add("request " + n))
+                                .onCancel(() -> told.add("cancel"))
+                                .onDispose(() -> told.add("dispose"));
+                    }))
+                    .subscribe(subscriber);
+
+            subscriber.request(3);
+            assertThat(many.get().requestedFromDownstream()).isEqualTo(3);
+            assertThat(many.get().isCancelled()).isFalse();
+            subscriber.cancel();
+            assertThat(many.get().isCancelled()).isTrue();
+            many.get().complete();
+
+            assertThat(told).containsExactly("blue", "blue", "request 3", "cancel", "dispose");
+        }
+
+        @Test
+        @SuppressWarnings("deprecation")
+        void ofOneValueLearnsFromItsSinkWhatItsSubscriberWants() {
+            List<String> told = new CopyOnWriteArrayList<>();
+            scopes.inTransaction(ScopeBridge.<Integer>callback((c, sink) -> {
+                        told.add(sink.contextView().get("tenant"));
+                        told.add(sink.currentContext().get("tenant"));
+                        sink.onRequest(n -> told.add("request"))
+                                .onCancel(() -> told.add("cancel"))
+                                .onDispose(() -> told.add("dispose"))
+                                .success(7);
+                    }))
+                    .contextWrite(Context.of("tenant", "blue"))
+                    .block(FormContract.PATIENCE);
+
+            assertThat(told).containsExactly("blue", "blue", "request", "dispose");
         }
 
         @Test

@@ -286,13 +286,26 @@ class SessionSettingsTest {
             assertThat(subscriber.expectTerminalError())
                     .isInstanceOf(SessionSettingException.class)
                     .hasCause(refusal)
-                    .hasMessageContaining("app.tenant (SQLSTATE 22023)")
+                    .hasMessageContaining("refused the session setting app.tenant (SQLSTATE 22023)")
                     .hasMessageNotContaining("secret");
             assertThat(database.log())
                     .containsExactly(Stream.of(whole(shape, "rollback#1"))
                             .filter(step -> !step.startsWith("restore"))
                             .toArray(String[]::new));
             assertThat(log.lines()).isEmpty();
+        }
+
+        @Test
+        void aRefusalOfSeveralNamesThemAll() {
+            database.on("set app.tenant,app.user", () -> Mono.error(refusal));
+            plain.with(ScopeOptions.defaults().withSettings(TENANT.with("app.user", "u")))
+                    .withConnectionMany(c -> Mono.just(1))
+                    .subscribe(subscriber);
+            assertThat(subscriber.expectTerminalError())
+                    .isInstanceOfSatisfying(
+                            SessionSettingException.class,
+                            error -> assertThat(error.keys()).containsExactlyInAnyOrder("app.tenant", "app.user"))
+                    .hasMessageContaining("one of the session settings app.tenant, app.user (SQLSTATE 22023)");
         }
 
         @Test

@@ -70,7 +70,9 @@ class TimeLimitsTest {
             assertThat(subscriber.isTerminated()).isFalse();
             pass(0.2);
 
-            assertThat(subscriber.expectTerminalError()).satisfies(timeout(Limit.HOLD, ScopeState.IDLE));
+            assertThat(subscriber.expectTerminalError())
+                    .satisfies(timeout(Limit.HOLD, ScopeState.IDLE))
+                    .hasMessageContaining("the scope was IDLE and had started 0 statements");
             assertThat(database.log()).containsExactly(shape.rolledBack());
         }
 
@@ -86,7 +88,7 @@ class TimeLimitsTest {
 
             assertThat(subscriber.expectTerminalError())
                     .satisfies(timeout(Limit.HOLD, ScopeState.EXECUTING))
-                    .hasMessageContaining("select slow");
+                    .hasMessageContaining("the scope was EXECUTING \"select slow\" and had started 1 statements");
             assertThat(subscriber.getReceivedOnNext()).isEmpty();
             assertThat(database.log()).containsExactly("create", "begin#1", "select slow#1", "rollback#1", "close#1");
         }

@@ -89,6 +89,16 @@ class UnreadPagesTest {
     }
 
     @Test
+    void tellsItsReaderOfAnExecutionThatFailed() {
+        IllegalStateException failure = new IllegalStateException("the database");
+        database.on("query", ProbeFault.fail(() -> failure));
+        Probe<Result> results = execute(Probe.unbounded());
+        assertThat(results.error()).isSameAs(failure);
+        assertThat(read(results.values().get(0)).awaitEnd().error()).isSameAs(failure);
+        finish();
+    }
+
+    @Test
     void cancelsAnExecutionThatStillWaitsForItsTurn() {
         Step<Integer> begun = new Step<>();
         database.on("savepoint", begun);

@@ -117,6 +117,30 @@ class UsedAfterEndTest {
         assertTold("query 1", failure(execution));
     }
 
+    @Test
+    void isToldOfAScopeThatOutlivesTheOneWhoseConnectionItHas() {
+        AtomicReference<Connection> joined = new AtomicReference<>();
+        AtomicReference<Publisher<?>> execution = new AtomicReference<>();
+        scopes.withConnection(outer -> Mono.deferContextual(context -> {
+                    scopes.withConnection(inner -> {
+                                joined.set(inner);
+                                execution.set(inner.createStatement("select 1").execute());
+                                return Mono.never();
+                            })
+                            .contextWrite(context)
+                            .subscribe();
+                    return Mono.empty();
+                }))
+                .block();
+
+        ScopeClosedException error = catchThrowableOfType(
+                ScopeClosedException.class, () -> joined.get().createStatement("select 2"));
+
+        assertTold("select 2", error);
+        uses.clear();
+        assertTold("select 1", failure(execution.get()));
+    }
+
     static List<Function<Connection, Publisher<?>>> requests() {
         return List.of(
                 Connection::beginTransaction,
