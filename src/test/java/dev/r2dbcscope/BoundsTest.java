@@ -66,6 +66,7 @@ class BoundsTest {
             "ResultExchange.undelivered: the results of one statement or batch",
             "ResultReader.buffer: ScopeOptions.withMaxBufferedRows",
             "ScopeHooks.hooks: ScopeHooks.MOST",
+            "ScopeLabel.PACKAGES: the packages of this library",
             "ScopeOptions$Draft.listeners: " + OPTIONS,
             "ScopeOptions.listeners: " + OPTIONS,
             "ScopeRoot.DIALECTS: the services on the class path",
