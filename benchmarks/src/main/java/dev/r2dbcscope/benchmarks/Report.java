@@ -16,8 +16,6 @@ import java.util.stream.Stream;
 import org.knowm.xchart.BitmapEncoder;
 import org.knowm.xchart.CategoryChart;
 import org.knowm.xchart.CategoryChartBuilder;
-import org.knowm.xchart.VectorGraphicsEncoder;
-import org.knowm.xchart.VectorGraphicsEncoder.VectorGraphicsFormat;
 import org.knowm.xchart.style.Styler.LegendPosition;
 
 /** All that one part has measured: as a table, as raw values, and as plots. */
@@ -96,7 +94,7 @@ final class Report {
         return String.format(Locale.ROOT, Math.abs(value) < 100 ? "%.2f" : "%,.0f", value);
     }
 
-    /** Writes {@code name.csv}, and a plot as SVG and PNG for each metric. */
+    /** Writes {@code name.csv}, and a plot for each metric. */
     void write(Path directory, Environment environment) throws IOException {
         Files.createDirectories(directory);
         List<String> lines = new ArrayList<>();
@@ -156,7 +154,6 @@ final class Report {
                                 .reduce((a, b) -> a + "-" + b)
                                 .orElse("plot"))
                 .toString();
-        VectorGraphicsEncoder.saveVectorGraphic(chart, file, VectorGraphicsFormat.SVG);
         BitmapEncoder.saveBitmap(chart, file, BitmapEncoder.BitmapFormat.PNG);
     }
 }
