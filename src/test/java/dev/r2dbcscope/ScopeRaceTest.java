@@ -57,6 +57,46 @@ class ScopeRaceTest {
         }
     }
 
+    /** The statement that it waits behind ends as the scope around it completes. */
+    @Test
+    @Tag("lifecycle-61")
+    void runsATransactionThatWaitedBeforeTheExitOrRefusesIt() {
+        for (int i = 0; i < RACES; i++) {
+            Sinks.One<Integer> before = Sinks.one();
+            ProbeConnectionFactory database = ProbeConnectionFactory.of().on("before", () -> before.asMono());
+            ConnectionScopes scopes = ConnectionScopes.of(database);
+            Sinks.Empty<Integer> end = Sinks.empty();
+            Probe<Integer> probe = Probe.unbounded();
+            Probe<Integer> running = Probe.unbounded();
+            Probe<Integer> waiting = Probe.unbounded();
+            scopes.withConnection(c -> Mono.deferContextual(context -> {
+                        Rows.ints(c, "before").subscribe(running);
+                        scopes.inTransactionMany(t -> Rows.ints(t, "inner"))
+                                .contextWrite(own -> own.putAll(context))
+                                .subscribe(waiting);
+                        return end.asMono();
+                    }))
+                    .subscribe(probe);
+
+            RaceTestUtils.race(() -> before.tryEmitValue(1), end::tryEmitEmpty);
+
+            assertSettled(scopes, database);
+            probe.awaitEnd().assertSound();
+            running.awaitEnd().assertSound();
+            waiting.awaitEnd().assertSound();
+            assertThat(probe.error()).isNull();
+            assertThat(running.error()).isNull();
+            if (database.log().contains("begin#1")) {
+                assertThat(waiting.error()).isNull();
+                assertThat(database.log())
+                        .containsExactly("create", "before#1", "begin#1", "inner#1", "commit#1", "close#1");
+            } else {
+                assertThat(waiting.error()).isInstanceOf(ScopeClosedException.class);
+                assertThat(database.log()).containsExactly("create", "before#1", "close#1");
+            }
+        }
+    }
+
     /** How a scope ends while somebody else uses its connection. */
     enum Ending {
         COMPLETE("commit#1"),
