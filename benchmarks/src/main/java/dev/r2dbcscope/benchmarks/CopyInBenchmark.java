@@ -18,8 +18,6 @@ import java.sql.Statement;
 import java.time.Instant;
 import java.util.List;
 import java.util.Locale;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 import org.postgresql.PGConnection;
 import reactor.core.publisher.Flux;
 
@@ -30,7 +28,6 @@ import reactor.core.publisher.Flux;
 final class CopyInBenchmark implements Part {
 
     private static final String TABLE = "copy_benchmark";
-    private static final Pattern TIMING = Pattern.compile("Time: ([0-9.]+) ms");
 
     private record Order(long id, int quantity, String note, Instant created, double price, boolean paid) {
 
@@ -125,7 +122,7 @@ final class CopyInBenchmark implements Part {
 
     private void contest(Extent extent, Report report) throws Exception {
         Contest contest = new Contest(report, String.format(Locale.ROOT, "%,d rows", rows), "rows/s");
-        if (isPsqlThere()) {
+        if (Psql.isThere()) {
             add(contest, "psql \\copy, text file", this::psql);
         } else {
             report.note("psql is not on the path");
@@ -173,31 +170,8 @@ final class CopyInBenchmark implements Part {
         return (System.nanoTime() - start) / 1e9;
     }
 
-    /** As psql itself measures it, without its start. */
     private double psql() throws Exception {
-        ProcessBuilder builder = new ProcessBuilder(
-                "psql", "-X", "-h", "localhost", "-p", String.valueOf(port), "-U", "postgres", "-d", "postgres");
-        builder.environment().put("PGPASSWORD", "postgres");
-        Process process = builder.redirectErrorStream(true).start();
-        process.getOutputStream()
-                .write(("\\timing on\n\\copy " + TABLE + " from '" + file + "'\n").getBytes(StandardCharsets.UTF_8));
-        process.getOutputStream().close();
-        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-        Matcher timing = TIMING.matcher(output);
-        if (process.waitFor() != 0 || !timing.find()) {
-            throw new IllegalStateException("psql said: " + output);
-        }
-        return Double.parseDouble(timing.group(1)) / 1000;
-    }
-
-    private static boolean isPsqlThere() throws InterruptedException {
-        try {
-            Process process = new ProcessBuilder("psql", "--version").start();
-            process.getInputStream().readAllBytes();
-            return process.waitFor() == 0;
-        } catch (IOException e) {
-            return false;
-        }
+        return Psql.timed(port, "\\copy " + TABLE + " from '" + file + "'");
     }
 
     private void execute(String sql) throws Exception {

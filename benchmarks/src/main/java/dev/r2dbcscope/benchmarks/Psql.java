@@ -7,7 +7,7 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
-/** The program psql, as a reader whose output goes nowhere. */
+/** The program psql, which tells how long it took. */
 final class Psql {
 
     private static final Pattern TIMING = Pattern.compile("Time: ([0-9.]+) ms");
@@ -24,17 +24,21 @@ final class Psql {
         }
     }
 
-    /** Reads by it; returns the seconds that it says the query took, without its own start. */
+    /** Runs a query whose rows go nowhere; returns the seconds that it says the query took, without its own start. */
     static double read(Server server, String sql, String... options) throws Exception {
+        return timed(server.port(), "\\o /dev/null\n" + sql + ";", options);
+    }
+
+    /** Runs a command; returns the seconds that it says the command took. */
+    static double timed(int port, String input, String... options) throws Exception {
         List<String> command = Stream.concat(
-                        Stream.of("psql", "-X", "-A", "-t", "-h", "localhost", "-p", String.valueOf(server.port())),
+                        Stream.of("psql", "-X", "-A", "-t", "-h", "localhost", "-p", String.valueOf(port)),
                         Stream.concat(Stream.of("-U", "postgres", "-d", "postgres"), Stream.of(options)))
                 .toList();
         ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true);
         builder.environment().put("PGPASSWORD", "postgres");
         Process process = builder.start();
-        process.getOutputStream()
-                .write(("\\timing on\n\\o /dev/null\n" + sql + ";\n").getBytes(StandardCharsets.UTF_8));
+        process.getOutputStream().write(("\\timing on\n" + input + "\n").getBytes(StandardCharsets.UTF_8));
         process.getOutputStream().close();
         String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         Matcher timing = TIMING.matcher(output);
