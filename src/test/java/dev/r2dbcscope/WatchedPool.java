@@ -29,6 +29,7 @@ public final class WatchedPool implements AutoCloseable {
     final ConcurrentLinkedQueue<ScopeEvent> events = new ConcurrentLinkedQueue<>();
     private final String application;
     private final int size;
+    private volatile boolean terminated;
 
     private WatchedPool(
             int size,
@@ -94,6 +95,7 @@ public final class WatchedPool implements AutoCloseable {
 
     /** Makes the server end every connection of the pool. */
     public void terminateBackends() {
+        terminated = true;
         outside("select pg_terminate_backend(pid)::int from pg_stat_activity where application_name = '" + application
                 + "'");
     }
@@ -144,8 +146,9 @@ public final class WatchedPool implements AutoCloseable {
                 .orElseThrow());
     }
 
+    /** Closes the connections; where the server has ended them and the driver does not know yet, it fails to say goodbye. */
     @Override
     public void close() {
-        pool.disposeLater().block(LONG);
+        pool.disposeLater().onErrorComplete(e -> terminated).block(LONG);
     }
 }
