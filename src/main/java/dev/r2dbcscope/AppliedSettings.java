@@ -84,8 +84,7 @@ final class AppliedSettings {
 
     /** Begins the transaction with the settings local to it, in one round trip. */
     Mono<Void> begin(Connection connection, TransactionOptions transaction) {
-        Duration ownLockWait = transaction.lockWaitTimeout();
-        Duration lockWait = ownLockWait == null ? session.options().lockWaitTimeout() : ownLockWait;
+        Duration lockWait = lockWait(transaction);
         Supplier<Publisher<Void>> begin = () -> {
             session.begun();
             return session.dialect().begin(connection, transaction);
@@ -95,7 +94,29 @@ final class AppliedSettings {
         }
         Map<String, String> wanted = wanted(lockWait);
         return (wanted.isEmpty() ? Shield.lazily(begin) : begin(connection, begin, wanted))
-                .then(unlessLost(() -> setTimeouts(connection, lockWait, ownLockWait != null)));
+                .then(unlessLost(() -> setTimeouts(connection, lockWait, transaction.lockWaitTimeout() != null)));
+    }
+
+    /**
+     * The settings that a transaction can begin with, which are taken for made from now on; {@code null} if some of them can only
+     * be made by way of the SPI.
+     */
+    @Nullable
+    Map<String, String> localTo(TransactionOptions transaction) {
+        Duration lockWait = lockWait(transaction);
+        if (areNone(lockWait)) {
+            return Map.of();
+        }
+        if (session.dialect().timeoutSettings(session.options().statementTimeout(), lockWait) == null) {
+            return null;
+        }
+        noteTimeouts(lockWait);
+        return wanted(lockWait);
+    }
+
+    private Duration lockWait(TransactionOptions transaction) {
+        Duration own = transaction.lockWaitTimeout();
+        return own == null ? session.options().lockWaitTimeout() : own;
     }
 
     private Mono<Void> begin(Connection connection, Supplier<Publisher<Void>> begin, Map<String, String> wanted) {
@@ -171,15 +192,22 @@ final class AppliedSettings {
         return wanted;
     }
 
+    private void noteTimeouts(Duration lockWait) {
+        Duration statement = session.options().statementTimeout();
+        statementTimeout = statement;
+        lockWaitTimeout = lockWait;
+        if (session.dialect().timeoutSettings(statement, lockWait) != null) {
+            session.changes().timeoutsOfTheScope(statement, lockWait);
+        }
+    }
+
     /** Notes which timeouts there are now, and sets them by way of the SPI if they are not among the settings. */
     private Mono<Void> setTimeouts(Connection connection, Duration lockWait, boolean lockWaitIsTheTransactions) {
         return Mono.defer(() -> {
             Duration statement = session.options().statementTimeout();
-            statementTimeout = statement;
-            lockWaitTimeout = lockWait;
+            noteTimeouts(lockWait);
             SettingChanges changes = session.changes();
             if (session.dialect().timeoutSettings(statement, lockWait) != null) {
-                changes.timeoutsOfTheScope(statement, lockWait);
                 return Mono.empty();
             }
             Mono<Void> set = Mono.empty();
@@ -203,7 +231,8 @@ final class AppliedSettings {
         return Mono.error(() -> SessionSettingException.unsupported(values.keySet(), session.label()));
     }
 
-    private Throwable refused(Throwable error, Map<String, String> wanted) {
+    /** The error of a statement that was to make the given settings. */
+    Throwable refused(Throwable error, Map<String, String> wanted) {
         if (!(error instanceof R2dbcException answer) || answer.getSqlState() == null) {
             session.condemn();
             return error;

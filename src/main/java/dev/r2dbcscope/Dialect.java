@@ -50,6 +50,16 @@ public interface Dialect {
     }
 
     /**
+     * How the database begins a transaction with its first statement right behind BEGIN.
+     *
+     * @param connection a physical connection, unwrapped from pools and proxies
+     * @return how it does, or {@code null} if the first statement always waits for the answer to BEGIN
+     */
+    default @Nullable PipelinedBegin pipelinedBegin(Connection connection) {
+        return null;
+    }
+
+    /**
      * Sets a savepoint. It must fail in a transaction in which a statement has failed, on databases that admit nothing
      * more then.
      *

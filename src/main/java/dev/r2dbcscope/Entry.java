@@ -185,7 +185,7 @@ final class Entry {
             return;
         }
         waitsNoMore();
-        Mono<Void> opening = Steps.run(this::reportOpening, () -> new Opening(session, arrived).run());
+        Mono<Void> opening = Steps.run(this::reportOpening, () -> new Opening(session, arrived, context).run());
         if (opening == Completion.NOW) {
             try {
                 prepared();
@@ -236,6 +236,13 @@ final class Entry {
                 .subscribe(null, null, this::acquisitionOver, Context.of(context));
     }
 
+    /** BEGIN is on its way, and statements may follow it; {@link #prepared} or {@link #notPrepared} comes all the same. */
+    void mayBeFollowed() {
+        if (session.move(Phase.OPENING, Phase.OPEN)) {
+            session.opened();
+        }
+    }
+
     private void prepared() {
         if (settled.compareAndSet(false, true)) {
             disposeTimers();
@@ -251,7 +258,7 @@ final class Entry {
     private void notPrepared(Throwable error) {
         if (settled.compareAndSet(false, true)) {
             disposeTimers();
-            boolean ours = session.move(Phase.OPENING, Phase.EXITING);
+            boolean ours = endsOpening();
             if (ours) {
                 leaveUnopened(error);
             } else {
@@ -264,11 +271,14 @@ final class Entry {
 
     private void openingTimedOut() {
         if (settled.compareAndSet(false, true)) {
-            boolean ours = session.move(Phase.OPENING, Phase.EXITING);
-            session.condemnUnopened();
             ScopeAcquisitionException error =
                     acquisitionError("The connection was not ready within the acquire timeout of "
                             + options.acquireTimeout() + ": the database did not answer while the transaction began");
+            if (session.phase() == Phase.OPEN) {
+                session.notBegun(error);
+            }
+            boolean ours = endsOpening();
+            session.condemnUnopened();
             if (ours) {
                 prepared.complete();
                 leaveUnopened(error);
@@ -277,6 +287,11 @@ final class Entry {
                 prepared.complete();
             }
         }
+    }
+
+    /** Statements may have followed BEGIN already; says whether nobody else ends the session. */
+    private boolean endsOpening() {
+        return session.move(Phase.OPENING, Phase.EXITING) || session.move(Phase.OPEN, Phase.EXITING);
     }
 
     /** The connection could not be made ready: gives it back, then tells those who wait for it. */
@@ -310,7 +325,12 @@ final class Entry {
     private void refuse(Throwable error) {
         live.remove(session);
         report.openFailed(error);
-        session.refuse(error, error instanceof ScopeException ? error : labelled(error));
+        session.refuse(error, told(error));
+    }
+
+    /** What those get who wait for the connection. */
+    Throwable told(Throwable error) {
+        return error instanceof ScopeException ? error : labelled(error);
     }
 
     /** The factory's own error, with a note under it that says which scope met it. */

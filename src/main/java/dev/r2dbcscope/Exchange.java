@@ -40,6 +40,21 @@ abstract class Exchange {
         return false;
     }
 
+    /** Whether the next in the queue has to wait for its end. Asked when there is room for the next otherwise. */
+    boolean holdsBack(Exchange next) {
+        return isExclusive();
+    }
+
+    /** The next one is about to be sent behind it. Called in the gate's loop, on the oldest in flight. */
+    void precedes(Exchange next) {
+        // they do not concern each other
+    }
+
+    /** Whether it makes the connection ready for those behind it, ends soon, and is no statement of the scope. */
+    boolean isOpening() {
+        return false;
+    }
+
     /** Whether it stands for a transaction whose statements pass another gate. */
     boolean holdsForOthers() {
         return false;

@@ -6,6 +6,7 @@ import io.r2dbc.spi.Wrapped;
 import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -88,6 +89,20 @@ final class FactorySupply implements Supply {
             innermost = inner;
         }
         return innermost;
+    }
+
+    /** Whether something holds for all that is wrapped around the physical connection. */
+    static boolean isWrappedOnlyBy(Predicate<Connection> kind, Connection connection) {
+        Connection layer = connection;
+        while (!(layer instanceof SharedConnection)
+                && layer instanceof Wrapped<?> wrapped
+                && wrapped.unwrap() instanceof Connection inner) {
+            if (!kind.test(layer)) {
+                return false;
+            }
+            layer = inner;
+        }
+        return true;
     }
 
     /** The thread on which the driver wants to be called, if it says so. */

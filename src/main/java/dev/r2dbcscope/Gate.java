@@ -252,8 +252,13 @@ final class Gate {
                         watched = null;
                         watch.update(null);
                     }
+                    if (!inFlight.isEmpty()) {
+                        inFlight.get(0).precedes(head);
+                    }
                     inFlight.add(head);
-                    started++;
+                    if (!head.isOpening()) {
+                        started++;
+                    }
                     show();
                     send(head);
                 }
@@ -312,7 +317,7 @@ final class Gate {
         }
         return head.isExclusive()
                 || inFlight.size() >= permits
-                || inFlight.get(0).isExclusive();
+                || inFlight.get(0).holdsBack(head);
     }
 
     /**

@@ -30,6 +30,7 @@ final class ScopeRoot {
     private final Pool pool;
     private final List<ScopeListener> listeners;
     private final StatementCacheCheck statementCacheCheck = new StatementCacheCheck();
+    private final RoundTrips roundTrips = new RoundTrips();
 
     /** Scopes of the same database find each other in the Context: by the identity of the innermost factory. */
     private record Key(ConnectionFactory factory) {
@@ -77,6 +78,10 @@ final class ScopeRoot {
 
     StatementCacheCheck statementCacheCheck() {
         return statementCacheCheck;
+    }
+
+    RoundTrips roundTrips() {
+        return roundTrips;
     }
 
     /** A Context in which scopes of this factory find none that they could join. */

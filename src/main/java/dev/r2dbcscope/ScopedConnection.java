@@ -188,7 +188,7 @@ final class ScopedConnection implements Connection, Wrapped<Connection> {
     @Override
     public IsolationLevel getTransactionIsolationLevel() {
         scope.requireOpen();
-        return delegate.getTransactionIsolationLevel();
+        return session.changes().isolationNow(delegate);
     }
 
     @Override

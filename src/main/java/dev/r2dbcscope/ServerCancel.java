@@ -128,7 +128,9 @@ final class ServerCancel {
         if (request != null) {
             return;
         }
-        if (!isAble() || inFlight.stream().noneMatch(Exchange::isUnwanted)) {
+        if (!isAble()
+                || inFlight.stream().noneMatch(Exchange::isUnwanted)
+                || inFlight.get(0).isOpening()) {
             repetition = 0;
             flooded = false;
             lookLater(null);

@@ -82,6 +82,7 @@ final class Session {
     private volatile boolean spent;
     private volatile boolean quiet;
     private volatile @Nullable Throwable openingError;
+    private volatile @Nullable RuntimeException beginError;
     private volatile @Nullable Throwable commitError;
     private final RollbackOnly rollbackOnly = new RollbackOnly();
     private final ScopeHooks hooks = new ScopeHooks(this);
@@ -154,7 +155,8 @@ final class Session {
                 entry.failed(e);
             }
         }
-        return opened.asMono();
+        RuntimeException unbegun = beginError;
+        return unbegun == null ? opened.asMono() : Mono.error(unbegun);
     }
 
     /** The connection is there, and is to be made ready. */
@@ -197,6 +199,21 @@ final class Session {
     /** The connection could not be made ready, and the pipeline has ended already. */
     void neverOpened(Throwable reason) {
         openingError = reason;
+    }
+
+    /** BEGIN failed, and statements may be behind it, or come until the exit begins: they get its error. */
+    void notBegun(Throwable reason) {
+        Throwable told = entry.told(reason);
+        beginError = told instanceof RuntimeException known
+                ? known
+                : new ScopeAcquisitionException("The transaction could not begin", label, told);
+        openingError = reason;
+    }
+
+    /** What statements get that may have been sent behind a BEGIN that failed. */
+    @Nullable
+    RuntimeException beginError() {
+        return beginError;
     }
 
     /** Moves on, unless somebody else was faster. */
@@ -243,10 +260,15 @@ final class Session {
         }
     }
 
-    /** Whether a connection was needed makes no difference to whoever relies on a joined scope's failure being noticed. */
+    /**
+     * Whether a connection was needed makes no difference to whoever relies on a joined scope's failure being noticed. Nor may
+     * what was done behind a BEGIN that failed look as if it were committed.
+     */
     private Mono<Void> refuseIfDoomed(ScopeOutcome outcome) {
         return Mono.defer(() -> {
-            Throwable doomed = outcome == ScopeOutcome.COMPLETED ? rollbackOnly.error() : null;
+            Throwable unbegun = beginError;
+            Throwable failure = unbegun == null ? rollbackOnly.error() : unbegun;
+            Throwable doomed = outcome == ScopeOutcome.COMPLETED ? failure : null;
             if (doomed == null) {
                 return Mono.empty();
             }

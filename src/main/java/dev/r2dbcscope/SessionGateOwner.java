@@ -17,7 +17,8 @@ final class SessionGateOwner implements GateOwner {
 
     @Override
     public RuntimeException closedError() {
-        return session.closedError();
+        RuntimeException unbegun = session.beginError();
+        return unbegun == null ? session.closedError() : unbegun;
     }
 
     @Override
@@ -131,7 +132,8 @@ final class SessionGateOwner implements GateOwner {
 
     @Override
     public Throwable shown(Throwable error, String sql, long nanos) {
-        return session.settings().shown(error, sql, Duration.ofNanos(nanos));
+        RuntimeException unbegun = session.beginError();
+        return unbegun != null ? unbegun : session.settings().shown(error, sql, Duration.ofNanos(nanos));
     }
 
     @Override

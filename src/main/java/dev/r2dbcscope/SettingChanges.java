@@ -17,6 +17,7 @@ final class SettingChanges {
     private final @Nullable SettingChanges outer;
     private volatile @Nullable IsolationLevel isolationBefore;
     private volatile boolean isolation;
+    private volatile @Nullable IsolationLevel begunAs;
     private volatile boolean timeouts;
     private volatile @Nullable Duration statementTimeout;
     private volatile @Nullable Duration lockWaitTimeout;
@@ -36,6 +37,20 @@ final class SettingChanges {
     void isolation(Connection connection) {
         beginning(connection);
         isolation = true;
+        begunAs = null;
+    }
+
+    /** The transaction begins by SQL, of which the driver learns nothing, at the given level if there is one. */
+    void begunAs(@Nullable IsolationLevel level) {
+        begunAs = level;
+    }
+
+    /** The isolation level that is in effect. */
+    IsolationLevel isolationNow(Connection connection) {
+        IsolationLevel known = begunAs;
+        return known != null || outer == null
+                ? known == null ? connection.getTransactionIsolationLevel() : known
+                : outer.isolationNow(connection);
     }
 
     /** The statement timeout is about to change. */

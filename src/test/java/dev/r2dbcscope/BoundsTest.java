@@ -42,6 +42,7 @@ class BoundsTest {
     private static final Map<String, String> BOUNDS = table(
             "AppliedSettings.former: the keys of SessionSettings",
             "AppliedSettings.values: the keys of SessionSettings",
+            "BeginExchange.settings: the keys of SessionSettings",
             "Bindings.values: the parameters of one statement",
             "Bridges.running: calls of ScopeBridge that have not ended, each of which the application runs",
             "CopiedRow.values: the columns of one row, which RowBudget counts",
@@ -117,6 +118,8 @@ class BoundsTest {
             "postgresql.TextCopyRow.HEX: " + CONSTANT,
             "postgresql.TextForm.HEX: " + CONSTANT,
             "postgresql.TextForm.INFINITIES: " + CONSTANT,
+            "postgresql.TransactionStart.FOLLOWERS: " + CONSTANT,
+            "postgresql.TransactionStart.KNOWN: " + CONSTANT,
             "postgresql.UnnestBatch.columns: the columns of the writer",
             "postgresql.UnnestBatch.keys: the rows of one batch",
             "postgresql.UnnestBatch.replaced: the rows of one batch",

@@ -202,12 +202,13 @@ class OptionsTest {
                     .withLockWaitTimeout(Duration.ofSeconds(10))
                     .withCancelGrace(Duration.ofSeconds(11))
                     .withHoldableCursors(true)
+                    .withPipelinedBegin(Duration.ofSeconds(12))
                     .withName("m");
             assertThat(all)
                     .hasToString("ScopeOptions[name=m, acquireTimeout=PT1S, releaseTimeout=PT2S, hookTimeout=PT3S,"
                             + " maxBufferedRows=4, maxStatementsInFlight=5, maxStatementsWaiting=55, leakThreshold=PT6S,"
                             + " maxHold=PT7S, maxIdle=PT8S, statementTimeout=PT9S, lockWaitTimeout=PT10S, cancelGrace=PT11S,"
-                            + " holdableCursors=true, transactionPooling=false, settings="
+                            + " holdableCursors=true, pipelinedBegin=PT12S, transactionPooling=false, settings="
                             + SessionSettings.none() + ", listeners=0]");
             assertThat(defaults.withTransactionPooling(true).withName("m").transactionPooling())
                     .isTrue();

@@ -2,6 +2,7 @@ package dev.r2dbcscope.postgresql;
 
 import dev.r2dbcscope.Cursors;
 import dev.r2dbcscope.Dialect;
+import dev.r2dbcscope.PipelinedBegin;
 import dev.r2dbcscope.SqlEffect;
 import io.netty.util.ReferenceCounted;
 import io.r2dbc.postgresql.api.ErrorDetails;
@@ -38,6 +39,11 @@ public final class PostgresqlDialect implements Dialect {
     @Override
     public boolean supports(Connection connection) {
         return connection instanceof PostgresqlConnection;
+    }
+
+    @Override
+    public PipelinedBegin pipelinedBegin(Connection connection) {
+        return TransactionStart.INSTANCE;
     }
 
     /** One statement; the driver sends it behind BEGIN without waiting for the answer to that. */

@@ -10,9 +10,12 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
+import java.util.StringJoiner;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import org.jspecify.annotations.Nullable;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
@@ -43,6 +46,24 @@ final class SettingStatement {
                 })
                 .flatMap(result -> result.map(row -> values(former, row)))
                 .single();
+    }
+
+    /** The same as text without parameters, local to a transaction; {@code null} if a value cannot be part of one. */
+    static @Nullable String literal(Map<String, String> settings) {
+        StringJoiner calls = new StringJoiner(", ", "SELECT ", "");
+        for (String key : inOrder(settings.keySet())) {
+            String value = Objects.requireNonNull(settings.get(key));
+            if (key.indexOf('\0') >= 0 || value.indexOf('\0') >= 0) {
+                return null;
+            }
+            calls.add("pg_catalog.set_config(" + quoted(key) + ", " + quoted(value) + ", true)");
+        }
+        return calls.toString();
+    }
+
+    /** A constant with escapes means the same whatever {@code standard_conforming_strings} says. */
+    private static String quoted(String text) {
+        return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'";
     }
 
     /** Sets them back, in the opposite order. */

@@ -18,6 +18,8 @@ public final class ProbeCall {
         CREATE,
         /** A transaction begins. */
         BEGIN,
+        /** What was sent behind BEGIN is kept from taking effect without it. */
+        GUARD,
         /** A statement, or one of a batch. */
         STATEMENT,
         /** A transaction commits. */

@@ -39,6 +39,7 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
     private final ProbeCursors cursors = new ProbeCursors();
     private final Set<Sinks.Empty<Void>> running = ConcurrentHashMap.newKeySet();
     private final Sinks.Empty<Void> closing = Sinks.empty();
+    private volatile boolean terminated;
 
     ProbeConnection(ProbeConnectionFactory probe, int number) {
         this.probe = probe;
@@ -73,7 +74,12 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
         return null;
     }
 
+    /** What is served in order came in time, if it was let in, even if the connection is closed in this moment. */
     private ProbeCall called(Kind kind, String step) {
+        return probe.inOrder() && kind != Kind.CANCEL ? probe.called(kind, number, step) : calledInTime(kind, step);
+    }
+
+    private ProbeCall calledInTime(Kind kind, String step) {
         ProbeCall call = probe.called(kind, number, step);
         if (closes.get() > 0) {
             probe.violated(call + " after close");
@@ -126,7 +132,7 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
     /** What waits for its turn when the connection is closed fails, and was never sent. */
     private Mono<Void> entered(ProbeTurns.Turn turn, Kind kind, String step) {
         if (closes.get() > 0) {
-            called(kind, step).end(State.FAILED);
+            calledInTime(kind, step).end(State.FAILED);
             return closing.asMono();
         }
         return turn.enter()
@@ -136,10 +142,25 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
 
     private void closed() {
         if (probe.inOrder()) {
-            R2dbcException error = new R2dbcNonTransientResourceException("The connection was closed", "08003");
-            running.forEach(statement -> statement.tryEmitError(error));
-            closing.tryEmitError(error);
+            ended("The connection was closed");
         }
+    }
+
+    private R2dbcException ended(String reason) {
+        R2dbcException error = new R2dbcNonTransientResourceException(reason, "08003");
+        running.forEach(statement -> statement.tryEmitError(error));
+        closing.tryEmitError(error);
+        return error;
+    }
+
+    /** Ends the connection if there is no transaction. */
+    Mono<Void> guard() {
+        return step(Kind.GUARD, "guard", () -> {
+            if (!transaction.isOpen()) {
+                terminated = true;
+                throw ended("The guard has found no transaction");
+            }
+        });
     }
 
     /** Makes what runs fail, as a server does that is asked to cancel it, unless something else was scripted. */
@@ -380,7 +401,7 @@ final class ProbeConnection implements Connection, Wrapped<Object> {
     @Override
     public Publisher<Boolean> validate(ValidationDepth depth) {
         return depth == ValidationDepth.LOCAL && !probe.isScripted("validate")
-                ? Mono.fromSupplier(() -> closes.get() == 0)
+                ? Mono.fromSupplier(() -> closes.get() == 0 && !terminated)
                 : step(Kind.VALIDATE, "validate", () -> {}).thenReturn(true);
     }
 

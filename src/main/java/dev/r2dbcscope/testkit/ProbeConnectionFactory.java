@@ -23,7 +23,7 @@ import reactor.core.scheduler.Scheduler;
 /**
  * A connection factory without a database, for tests: it does as it is told, and remembers everything that was asked of it.
  *
- * <p>Its steps are named {@code create}, {@code begin}, {@code commit}, {@code rollback}, {@code close}, {@code cancel},
+ * <p>Its steps are named {@code create}, {@code begin}, {@code guard}, {@code commit}, {@code rollback}, {@code close}, {@code cancel},
  * {@code savepoint}, {@code release savepoint}, {@code rollback to savepoint}, {@code setAutoCommit}, {@code isolation},
  * {@code statementTimeout}, {@code lockWaitTimeout}, {@code validate}, and the SQL text of a statement. Every step succeeds
  * at once, on the thread that subscribes, and a statement returns one row with the number 1, unless {@link #on} or
@@ -54,6 +54,7 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
     private volatile boolean knowsSettings;
     private volatile boolean knowsCursors;
     private volatile boolean knowsCancel;
+    private volatile boolean pipelinesBegin;
     private volatile Supplier<? extends @Nullable Scheduler> scheduler = () -> null;
 
     private ProbeConnectionFactory() {}
@@ -182,6 +183,19 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
     public ProbeConnectionFactory knowingCancel() {
         knowsCancel = true;
         return this;
+    }
+
+    /**
+     * Takes statements right behind BEGIN from now on, and serves in order, see {@link #servingInOrder}. A step {@code "guard"}
+     * goes between them: if BEGIN has failed, it ends the connection, and everything behind it fails with SQLSTATE 08003.
+     * Statements that begin with {@code lock} wait for the answer to BEGIN.
+     *
+     * @return this
+     * @see dev.r2dbcscope.ScopeOptions#withPipelinedBegin
+     */
+    public ProbeConnectionFactory pipeliningBegin() {
+        pipelinesBegin = true;
+        return servingInOrder();
     }
 
     /**
@@ -365,7 +379,7 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
     }
 
     boolean knowsMoreThanTheSpi() {
-        return knowsSettings || knowsCursors || knowsCancel;
+        return knowsSettings || knowsCursors || knowsCancel || pipelinesBegin;
     }
 
     boolean knowsSettings() {
@@ -374,6 +388,10 @@ public final class ProbeConnectionFactory implements ConnectionFactory {
 
     boolean knowsCancel() {
         return knowsCancel;
+    }
+
+    boolean pipelinesBegin() {
+        return pipelinesBegin;
     }
 
     @Nullable

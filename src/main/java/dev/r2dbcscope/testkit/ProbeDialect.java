@@ -2,6 +2,7 @@ package dev.r2dbcscope.testkit;
 
 import dev.r2dbcscope.Cursors;
 import dev.r2dbcscope.Dialect;
+import dev.r2dbcscope.PipelinedBegin;
 import dev.r2dbcscope.testkit.ProbeCall.Kind;
 import io.r2dbc.spi.Connection;
 import java.time.Duration;
@@ -13,8 +14,8 @@ import org.reactivestreams.Publisher;
 import reactor.core.publisher.Mono;
 
 /**
- * What a {@link ProbeConnectionFactory} can do beyond the R2DBC SPI, if it was told to: session settings, cursors, and
- * cancelling what runs. Found by {@link java.util.ServiceLoader}; stateless and thread-safe.
+ * What a {@link ProbeConnectionFactory} can do beyond the R2DBC SPI, if it was told to: session settings, cursors,
+ * BEGIN with a statement right behind, and cancelling what runs. Found by {@link java.util.ServiceLoader}; stateless and thread-safe.
  */
 public final class ProbeDialect implements Dialect {
 
@@ -53,6 +54,11 @@ public final class ProbeDialect implements Dialect {
             settings.put("lock", lockWaitTimeout.toString());
         }
         return settings;
+    }
+
+    @Override
+    public @Nullable PipelinedBegin pipelinedBegin(Connection connection) {
+        return ProbeConnection.of(connection).probe().pipelinesBegin() ? ProbeBegin.STEPS : null;
     }
 
     @Override

@@ -6,11 +6,13 @@ import dev.r2dbcscope.simulation.Plan.Mishap;
 import dev.r2dbcscope.testkit.ProbeCall;
 import dev.r2dbcscope.testkit.ProbeFault;
 import dev.r2dbcscope.testkit.ProbeFaults;
+import io.r2dbc.spi.R2dbcNonTransientResourceException;
 import java.time.Duration;
 import java.util.EnumMap;
 import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
+import reactor.core.publisher.Mono;
 
 /** The faults of a plan, and what the reference model has to know of them. */
 final class Faults implements ProbeFaults {
@@ -91,6 +93,9 @@ final class Faults implements ProbeFaults {
         return switch (fault.mishap()) {
             case DELAY -> ProbeFault.delay(Duration.ofMillis(fault.millis()));
             case FAIL -> ProbeFault.fail(fault.millis() % 2 == 0 ? "08006" : "23505");
+            case FAIL_LATE ->
+                ProbeFault.delayUntil(() -> Mono.delay(Duration.ofMillis(fault.millis()))
+                        .then(Mono.error(new R2dbcNonTransientResourceException("too late", "08006"))));
             case CONFLICT -> ProbeFault.fail("40001");
             case FAIL_AFTER -> ProbeFault.failAfter("08006");
             case HANG -> ProbeFault.hang();

@@ -41,16 +41,20 @@ final class History implements ScopeListener {
     /** Whether a connection serves one step after the other, so that the end of an execution is that of its results. */
     final boolean inOrder;
 
+    /** Whether statements may follow BEGIN before it was answered. */
+    final boolean pipelining;
+
     /** Whether the pool waits for ever for a connection. */
     boolean starved;
 
     /** Whether a close has failed, or may be taken for failed, so that it is tried again. */
     boolean closesAgain;
 
-    History(VirtualTimeScheduler time, boolean inOrder, boolean isRecording) {
+    History(VirtualTimeScheduler time, Plan.Database database, boolean isRecording) {
         this.isRecording = isRecording;
         this.time = time;
-        this.inOrder = inOrder;
+        this.inOrder = database.inOrder();
+        this.pipelining = database.pipelining();
     }
 
     /** Adds to the log; returns the moment. */

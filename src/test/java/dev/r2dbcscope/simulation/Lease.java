@@ -36,6 +36,7 @@ final class Lease implements Connection, Wrapped<Connection> {
     private final int number;
     private final List<String> running = new ArrayList<>();
     private int controls;
+    private boolean beginning;
     private final List<ProbeCall> cancels = new ArrayList<>();
     private @Nullable ProbeCall settings;
     private @Nullable Attempt transaction;
@@ -70,17 +71,20 @@ final class Lease implements Connection, Wrapped<Connection> {
 
     // every step -----------------------------------------------------------------------------------------------------
 
-    private void arrives(String step) {
+    private void arrives(String step, boolean mayFollowBegin) {
         history.note(() -> "  " + step + "#" + number);
         history.require(!closed, () -> step + "#" + number + " after the connection was given back");
-        history.require(controls == 0, () -> step + "#" + number + " while another request has not been answered");
+        history.require(
+                controls == 0 || mayFollowBegin && beginning,
+                () -> step + "#" + number + " while another request has not been answered");
     }
 
     private <T> Publisher<T> control(Kind kind, String step, Publisher<T> source) {
         return new Tracked<>(source, new Tracked.Watch() {
             @Override
             public void begins() {
-                arrives(step);
+                arrives(step, false);
+                beginning = kind == Kind.BEGIN && history.pipelining;
                 history.require(running.isEmpty(), () -> step + "#" + number + " while in flight: " + running);
                 history.require(!isCancelling(), () -> step + "#" + number + " while a request to cancel is under way");
                 controls++;
@@ -89,6 +93,7 @@ final class Lease implements Connection, Wrapped<Connection> {
             @Override
             public void ends(SignalType how) {
                 controls--;
+                beginning = false;
                 ended(step, how);
                 if (kind == Kind.COMMIT || kind == Kind.ROLLBACK) {
                     transaction = null;
@@ -142,7 +147,7 @@ final class Lease implements Connection, Wrapped<Connection> {
         return new Tracked<>(source, new Tracked.Watch() {
             @Override
             public void begins() {
-                arrives(sql);
+                arrives(sql, true);
                 running.add(sql);
                 history.require(!isCancelling(), () -> sql + "#" + number + " while a request to cancel is under way");
                 Asked asked = asked(sql);
@@ -183,12 +188,12 @@ final class Lease implements Connection, Wrapped<Connection> {
         }
         Attempt wanted = statement.attempt.transaction();
         boolean open = !physical.isAutoCommit();
-        if (!history.lied) {
+        if (!history.lied && !beginning) {
             history.require(
                     open == (wanted != null),
                     () -> what.get() + (open ? " in a transaction" : " without a transaction"));
         }
-        if (wanted != null && open) {
+        if (wanted != null && (open || beginning)) {
             history.require(
                     transaction == null || transaction == wanted,
                     () -> what.get() + " in a transaction of " + (transaction == null ? "" : transaction.run.name));

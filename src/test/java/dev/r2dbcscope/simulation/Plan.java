@@ -28,7 +28,8 @@ record Plan(Node root, Subscriber subscriber, Database database, int pool, Optio
     }
 
     /** What the database can do, and whether it serves one step of a connection after the other. */
-    record Database(boolean inOrder, boolean aborting, boolean cancel, boolean settings, boolean cursors) {}
+    record Database(
+            boolean inOrder, boolean aborting, boolean cancel, boolean settings, boolean cursors, boolean pipelining) {}
 
     /** The options of all scopes; times are in milliseconds. */
     record Options(int acquire, int release, int grace, int buffered, int inFlight, int idle) {}
@@ -37,6 +38,7 @@ record Plan(Node root, Subscriber subscriber, Database database, int pool, Optio
     enum Mishap {
         DELAY,
         FAIL,
+        FAIL_LATE,
         CONFLICT,
         FAIL_AFTER,
         HANG,

@@ -22,6 +22,7 @@ final class Plans {
     private static final ProbeCall.Kind[] KINDS = {
         ProbeCall.Kind.CREATE,
         ProbeCall.Kind.BEGIN,
+        ProbeCall.Kind.GUARD,
         ProbeCall.Kind.STATEMENT,
         ProbeCall.Kind.STATEMENT,
         ProbeCall.Kind.STATEMENT,
@@ -51,7 +52,9 @@ final class Plans {
     private Plan plan() {
         Node root = outside(0);
         int pool = oneIn(2) ? 1 + below(3) : 0;
-        Plan.Database database = new Plan.Database(!oneIn(8), oneIn(2), oneIn(2), oneIn(4), oneIn(3));
+        boolean inOrder = !oneIn(8);
+        Plan.Database database =
+                new Plan.Database(inOrder, oneIn(2), oneIn(2), oneIn(4), oneIn(3), inOrder && oneIn(2));
         Plan.Options options = new Plan.Options(
                 pick(200, 1_000, 5_000),
                 pick(100, 1_000, 5_000),
@@ -78,6 +81,9 @@ final class Plans {
             Mishap mishap = Mishap.values()[below(Mishap.values().length)];
             if (kind == ProbeCall.Kind.CREATE && mishap == Mishap.FAIL_AFTER) {
                 mishap = Mishap.FAIL; // nobody could give back a connection that came with an error
+            }
+            if (kind == ProbeCall.Kind.GUARD) {
+                mishap = oneIn(2) ? Mishap.DELAY : Mishap.HANG; // nothing guards the guard
             }
             int nth = below(pick(1, 3, kind == ProbeCall.Kind.STATEMENT ? 12 : 4));
             faults.add(new Fault(kind, nth, row, mishap, 1 + below(pick(5, 100, 10_000))));

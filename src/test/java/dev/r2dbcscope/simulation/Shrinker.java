@@ -60,11 +60,13 @@ final class Shrinker {
         }
         Plan.Database all = plan.database();
         for (Plan.Database fewer : List.of(
-                new Plan.Database(true, all.aborting(), all.cancel(), all.settings(), all.cursors()),
-                new Plan.Database(all.inOrder(), false, all.cancel(), all.settings(), all.cursors()),
-                new Plan.Database(all.inOrder(), all.aborting(), false, all.settings(), all.cursors()),
-                new Plan.Database(all.inOrder(), all.aborting(), all.cancel(), false, all.cursors()),
-                new Plan.Database(all.inOrder(), all.aborting(), all.cancel(), all.settings(), false))) {
+                new Plan.Database(true, all.aborting(), all.cancel(), all.settings(), all.cursors(), all.pipelining()),
+                new Plan.Database(all.inOrder(), false, all.cancel(), all.settings(), all.cursors(), all.pipelining()),
+                new Plan.Database(
+                        all.inOrder(), all.aborting(), false, all.settings(), all.cursors(), all.pipelining()),
+                new Plan.Database(all.inOrder(), all.aborting(), all.cancel(), false, all.cursors(), all.pipelining()),
+                new Plan.Database(all.inOrder(), all.aborting(), all.cancel(), all.settings(), false, all.pipelining()),
+                new Plan.Database(all.inOrder(), all.aborting(), all.cancel(), all.settings(), all.cursors(), false))) {
             if (!fewer.equals(all)) {
                 candidates.add(plan.withDatabase(fewer));
             }

@@ -39,7 +39,7 @@ final class Simulation {
     private Simulation(Plan plan, UnaryOperator<ConnectionFactory> seenThrough, boolean isRecording) {
         this.plan = plan;
         this.time = VirtualTimeScheduler.getOrSet(VirtualTimeScheduler.create());
-        this.history = new History(time, plan.database().inOrder(), isRecording);
+        this.history = new History(time, plan.database(), isRecording);
         prepare(plan.database());
         this.pool = new Pool(probe, plan.pool(), history);
         probe.withFaults(new Faults(plan.faults(), history, pool));
@@ -100,6 +100,7 @@ final class Simulation {
         on(database.cancel(), ProbeConnectionFactory::knowingCancel);
         on(database.settings(), ProbeConnectionFactory::knowingSettings);
         on(database.cursors(), ProbeConnectionFactory::knowingCursors);
+        on(database.pipelining(), ProbeConnectionFactory::pipeliningBegin);
     }
 
     private void on(boolean wanted, UnaryOperator<ProbeConnectionFactory> feature) {
@@ -115,7 +116,8 @@ final class Simulation {
                 .withReleaseTimeout(Code.millis(given.release()))
                 .withCancelGrace(Code.millis(given.grace()))
                 .withMaxBufferedRows(given.buffered())
-                .withMaxStatementsInFlight(given.inFlight());
+                .withMaxStatementsInFlight(given.inFlight())
+                .withPipelinedBegin(Duration.ZERO);
         if (given.idle() > 0) {
             options = options.withMaxIdle(Code.millis(given.idle()));
         }

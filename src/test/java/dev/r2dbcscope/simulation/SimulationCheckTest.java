@@ -32,7 +32,7 @@ class SimulationCheckTest {
         return new Plan(
                 root,
                 subscriber,
-                new Plan.Database(true, true, false, false, false),
+                new Plan.Database(true, true, false, false, false, false),
                 1,
                 new Plan.Options(1_000, 1_000, 50, 1_000, 64, 0),
                 List.of(faults));
