@@ -294,6 +294,39 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
     }
 
     void resultEnded(ResultReader<?> reader, @Nullable Throwable thrown) {
+        take(reader, thrown);
+        if (firstError != null && hasManyBindings && !executed) {
+            driver.cancel();
+            executed();
+        }
+        partEnded();
+    }
+
+    /**
+     * The same before the subscriber of the result hears of its end, if nothing of the exchange is left then; says whether it is
+     * so. A scope that ends with this result finds its gate idle, and its exit has nothing to wait for.
+     */
+    boolean endsWith(ResultReader<?> reader, @Nullable Throwable thrown) {
+        if (!executed || !isLastPart()) {
+            return false;
+        }
+        take(reader, thrown);
+        endFirst();
+        return true;
+    }
+
+    /** Nobody else changes that: what is left then is whoever asks. A guard comes between the last part and the end. */
+    private boolean isLastPart() {
+        return open == 1 && guard == null;
+    }
+
+    private void endFirst() {
+        open = 0;
+        report();
+        markEnded();
+    }
+
+    private void take(ResultReader<?> reader, @Nullable Throwable thrown) {
         synchronized (readers) {
             readers.remove(reader);
             rows += reader.delivered();
@@ -303,11 +336,6 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         } else {
             partDone = true;
         }
-        if (firstError != null && hasManyBindings && !executed) {
-            driver.cancel();
-            executed();
-        }
-        partEnded();
     }
 
     /** A parked reader begins to read what is to come before the completion is passed on. */
@@ -374,27 +402,31 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
 
     private void partEnded() {
         if (OPEN.decrementAndGet(this) == 0) {
-            long total;
-            synchronized (readers) {
-                total = rows;
-            }
-            Throwable failure = firstError;
-            if (failure != null) {
-                failedWork(failure);
-            }
-            gate.owner().statementEnded(sql, ran(), total, failure);
-            over(failure);
+            report();
+            over();
         } else if (!left() && isDeaf()) {
             gate.unwanted();
         }
     }
 
-    private void over(@Nullable Throwable failure) {
+    private void report() {
+        long total;
+        synchronized (readers) {
+            total = rows;
+        }
+        Throwable failure = firstError;
+        if (failure != null) {
+            failedWork(failure);
+        }
+        gate.owner().statementEnded(sql, ran(), total, failure);
+    }
+
+    private void over() {
         StatementGuard after = guard;
         if (after == null || !guarded) {
             gate.ended(this);
         } else {
-            Shield.start(() -> after.after(failure), currentContext())
+            Shield.start(() -> after.after(firstError), currentContext())
                     .subscribe(null, this::guardFailed, () -> gate.ended(this));
         }
     }
@@ -451,8 +483,14 @@ final class ResultExchange extends Exchange implements CoreSubscriber<Result>, S
         if (open == 1) {
             answered();
         }
-        run();
-        partEnded();
+        if (isLastPart()) {
+            endFirst();
+            run();
+            gate.ended(this);
+        } else {
+            run();
+            partEnded();
+        }
     }
 
     // the subscriber -------------------------------------------------------------------------------------------------

@@ -383,8 +383,13 @@ final class ResultReader<T> implements CoreSubscriber<Object>, Subscription, Gat
             }
         }
         settle();
+        boolean isAll = exchange.endsWith(this, thrown);
         run();
-        exchange.resultEnded(this, thrown);
+        if (isAll) {
+            exchange.gate().ended(exchange);
+        } else {
+            exchange.resultEnded(this, thrown);
+        }
     }
 
     private void settle() {
