@@ -128,9 +128,7 @@ final class ServerCancel {
         if (request != null) {
             return;
         }
-        if (!isAble()
-                || inFlight.stream().noneMatch(Exchange::isUnwanted)
-                || inFlight.get(0).isOpening()) {
+        if (!isAnyUnwanted(inFlight) || inFlight.get(0).isOpening() || !isAble()) {
             repetition = 0;
             flooded = false;
             lookLater(null);
@@ -142,6 +140,15 @@ final class ServerCancel {
         } else if (before.due || flooded) {
             goOn(inFlight, undone, before);
         }
+    }
+
+    private static boolean isAnyUnwanted(List<Exchange> inFlight) {
+        for (Exchange exchange : inFlight) {
+            if (exchange.isUnwanted()) {
+                return true;
+            }
+        }
+        return false;
     }
 
     private void goOn(List<Exchange> inFlight, boolean undone, Look before) {
