@@ -37,7 +37,7 @@ final class Shield implements CoreSubscriber<Object> {
 
     /** Starts the publisher when the returned {@code Mono} is first subscribed to. */
     static Mono<Void> lazily(Supplier<? extends Publisher<?>> source) {
-        return Mono.deferContextual(context -> start(source, context));
+        return new Lazy(source);
     }
 
     /** Starts the publisher now; {@link Completion#NOW} if it has completed at once. */
@@ -48,7 +48,10 @@ final class Shield implements CoreSubscriber<Object> {
     private static Shield subscribe(Supplier<? extends Publisher<?>> source, ContextView context) {
         Shield shield = new Shield(context);
         try {
-            Publisher<?> publisher = Objects.requireNonNull(source.get(), "The driver returned a null publisher");
+            Publisher<?> publisher = publisher(source);
+            if (publisher instanceof Lazy shielded) {
+                publisher = publisher(shielded.source);
+            }
             if (publisher == Completion.NOW) {
                 shield.end.complete();
             } else {
@@ -58,6 +61,10 @@ final class Shield implements CoreSubscriber<Object> {
             shield.onError(error);
         }
         return shield;
+    }
+
+    private static Publisher<?> publisher(Supplier<? extends Publisher<?>> source) {
+        return Objects.requireNonNull(source.get(), "The driver returned a null publisher");
     }
 
     /**
@@ -138,6 +145,21 @@ final class Shield implements CoreSubscriber<Object> {
             done = true;
             over();
             end.complete();
+        }
+    }
+
+    /** What {@link #lazily} returns: one shield is enough for what is subscribed to by another. */
+    private static final class Lazy extends Mono<Void> {
+
+        private final Supplier<? extends Publisher<?>> source;
+
+        Lazy(Supplier<? extends Publisher<?>> source) {
+            this.source = source;
+        }
+
+        @Override
+        public void subscribe(CoreSubscriber<? super Void> actual) {
+            start(source, actual.currentContext()).subscribe(actual);
         }
     }
 }
