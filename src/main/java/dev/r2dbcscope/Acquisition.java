@@ -28,6 +28,7 @@ final class Acquisition implements CoreSubscriber<Connection> {
     private final FactorySupply supply;
     private final Entry entry;
     private final Context context;
+    private final Context acquiring;
     private final AtomicReference<@Nullable Object> early = new AtomicReference<>();
     private final Thread subscriber = Thread.currentThread();
     private @Nullable Subscription subscription;
@@ -37,6 +38,7 @@ final class Acquisition implements CoreSubscriber<Connection> {
         this.supply = supply;
         this.entry = entry;
         this.context = Context.of(context);
+        this.acquiring = CurrentScope.acquiring(entry.scope(), this.context);
     }
 
     /** Hands on what came while subscribing. */
@@ -50,7 +52,7 @@ final class Acquisition implements CoreSubscriber<Connection> {
     /** The factory may want to know who asks. */
     @Override
     public Context currentContext() {
-        return CurrentScope.acquiring(entry.scope(), context);
+        return acquiring;
     }
 
     @Override

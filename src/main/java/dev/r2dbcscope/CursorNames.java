@@ -1,26 +1,31 @@
 package dev.r2dbcscope;
 
 import java.util.BitSet;
+import org.jspecify.annotations.Nullable;
 
 /** The names of the cursors that are open on one physical connection, for as long as a scope holds it. */
 final class CursorNames {
 
     private static final String PREFIX = "r2dbc_scope_";
 
-    private final BitSet taken = new BitSet();
+    private @Nullable BitSet taken;
     private int holdable;
     private boolean closedAtEnd;
 
     /** Takes the first name that is free: few names make few statements, which drivers and servers keep prepared. */
     synchronized String take() {
-        int free = taken.nextClearBit(0);
-        taken.set(free);
+        BitSet now = taken == null ? new BitSet() : taken;
+        taken = now;
+        int free = now.nextClearBit(0);
+        now.set(free);
         return PREFIX + (free + 1);
     }
 
     /** There is no cursor of that name any more, or there never was. */
     synchronized void free(String name) {
-        taken.clear(Integer.parseInt(name.substring(PREFIX.length())) - 1);
+        if (taken != null) {
+            taken.clear(Integer.parseInt(name.substring(PREFIX.length())) - 1);
+        }
     }
 
     /** A cursor is about to be opened that outlives its transaction; says whether somebody must be told to close it. */

@@ -50,7 +50,6 @@ interface ResultReading<T> {
 
     /** {@link Result#map(BiFunction)} of a result without a filter: the driver's fastest way. */
     static <T> ResultReading<T> rows(Scope scope, BiFunction<Row, RowMetadata, ? extends T> mapping) {
-        ResultReading<T> kept = segments(null, rowMapping(scope, mapping));
         return new ResultReading<>() {
             @Override
             public Publisher<?> live(Result driver, ResultReader<T> reader) {
@@ -60,14 +59,14 @@ interface ResultReading<T> {
 
             @Override
             public Flux<T> kept(Flux<Held<Result.Segment>> segments) {
-                return kept.kept(segments);
+                return ResultReading.<T>segments(null, rowMapping(scope, mapping))
+                        .kept(segments);
             }
         };
     }
 
     /** {@link Result#map(Function)} of a result without a filter. */
     static <T> ResultReading<T> readables(Scope scope, Function<? super Readable, ? extends T> mapping) {
-        ResultReading<T> kept = segments(null, rowMapping(scope, (row, metadata) -> mapping.apply(row)));
         return new ResultReading<>() {
             @Override
             public Publisher<?> live(Result driver, ResultReader<T> reader) {
@@ -76,7 +75,8 @@ interface ResultReading<T> {
 
             @Override
             public Flux<T> kept(Flux<Held<Result.Segment>> segments) {
-                return kept.kept(segments);
+                return ResultReading.<T>segments(null, rowMapping(scope, (row, metadata) -> mapping.apply(row)))
+                        .kept(segments);
             }
         };
     }
