@@ -17,6 +17,9 @@ final class RoundTrips {
     /** After so many the shortest of them is what counts, so that a network that became slower is noticed. */
     private static final int WINDOW = 64;
 
+    /** So many are needed at first: what an application does for the first time takes longer than the network. */
+    private static final int FIRST = 16;
+
     private static final long UNKNOWN = Long.MAX_VALUE;
 
     private final AtomicInteger count = new AtomicInteger();
@@ -27,9 +30,10 @@ final class RoundTrips {
     /** Takes notice of the time in which BEGIN was answered. */
     void note(long nanos) {
         long now = shortestNow.accumulateAndGet(nanos, Math::min);
-        if (count.incrementAndGet() % WINDOW == 0) {
+        int noted = count.incrementAndGet();
+        if (noted % WINDOW == 0) {
             shortest = shortestNow.getAndSet(UNKNOWN);
-        } else if (now < shortest) {
+        } else if (noted == FIRST || now < shortest && shortest != UNKNOWN) {
             shortest = now;
         }
     }

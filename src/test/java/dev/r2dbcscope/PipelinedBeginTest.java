@@ -434,9 +434,14 @@ class PipelinedBeginTest {
 
         @Test
         void isTheShortest() {
+            for (int i = 0; i < 15; i++) {
+                trips.note(700 + i);
+            }
+            assertThat(isAtLeast(1)).as("not enough").isFalse();
             trips.note(900);
+            assertThat(isAtLeast(700)).isTrue();
+            assertThat(isAtLeast(701)).isFalse();
             trips.note(500);
-            trips.note(700);
             assertThat(isAtLeast(500)).isTrue();
             assertThat(isAtLeast(501)).isFalse();
         }

@@ -45,8 +45,12 @@ public final class WatchedPool implements AutoCloseable {
                 .maxSize(size)
                 .maxIdleTime(Duration.ofMinutes(30))
                 .build());
-        this.scopes = ConnectionScopes.of(pool)
-                .with(options.apply(ScopeOptions.defaults()).withListener(events::add));
+        this.scopes = ConnectionScopes.of(pool).with(options.apply(defaults()).withListener(events::add));
+    }
+
+    /** Whether a statement follows BEGIN at once does not depend on how long a round trip happens to take. */
+    private static ScopeOptions defaults() {
+        return ScopeOptions.defaults().withPipelinedBegin(Duration.ofDays(1));
     }
 
     public static WatchedPool of(int size) {
@@ -66,7 +70,7 @@ public final class WatchedPool implements AutoCloseable {
 
     /** The same scopes with other options; what happens to them is recorded too. */
     public ConnectionScopes with(UnaryOperator<ScopeOptions> options) {
-        return scopes.with(options.apply(ScopeOptions.defaults()).withListener(events::add));
+        return scopes.with(options.apply(defaults()).withListener(events::add));
     }
 
     /** The events of one kind. */
