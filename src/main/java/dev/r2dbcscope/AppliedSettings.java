@@ -98,8 +98,8 @@ final class AppliedSettings {
     }
 
     /**
-     * The settings that a transaction can begin with, which are taken for made from now on; {@code null} if some of them can only
-     * be made by way of the SPI.
+     * The settings that a transaction can begin with as text, which are taken for made from now on; {@code null} if some of them
+     * must be bound, or made by way of the SPI.
      */
     @Nullable
     Map<String, String> localTo(TransactionOptions transaction) {
@@ -107,7 +107,8 @@ final class AppliedSettings {
         if (areNone(lockWait)) {
             return Map.of();
         }
-        if (session.dialect().timeoutSettings(session.options().statementTimeout(), lockWait) == null) {
+        if (!session.options().settings().mayBeInSql()
+                || session.dialect().timeoutSettings(session.options().statementTimeout(), lockWait) == null) {
             return null;
         }
         noteTimeouts(lockWait);

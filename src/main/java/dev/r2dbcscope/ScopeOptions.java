@@ -328,8 +328,9 @@ public final class ScopeOptions {
      * shortest in which the last 16 to 128 BEGINs of the connection factory were answered, and not known before.
      *
      * <p>Statements wait for the answer to BEGIN all the same where the dialect does not say how to send them before ({@link
-     * Dialect#pipelinedBegin}), on a connection in a proxy, in a transaction inside another scope, and when the first one is
-     * not a query or change of data, such as {@code LOCK} or {@code COPY}, or is not a statement, such as a savepoint.
+     * Dialect#pipelinedBegin}), on a connection in a proxy, in a transaction inside another scope, with session settings whose
+     * values are bound ({@link SessionSettings#withValuesInSql}), and when the first one is not a query or change of data, such
+     * as {@code LOCK} or {@code COPY}, or is not a statement, such as a savepoint.
      *
      * @param roundTrip the least time in which BEGIN is answered, 500 µs by default; zero: always; {@code Duration.ofDays(1)},
      *     for instance: never

@@ -25,7 +25,7 @@ import reactor.util.context.ContextView;
  * all of its keys; otherwise it fails with {@link ScopePropagationException}. A transaction that begins inside a plain scope
  * sets its own, and the plain scope has its values back afterwards.
  *
- * <p>Values are bound, never made part of SQL text, and never shown by what a scope itself says in a message, a log or an
+ * <p>Values are bound, never made part of SQL text unless {@link #withValuesInSql} says so, and never shown by what a scope itself says in a message, a log or an
  * event; keys are. The database's own error, which is the cause of a {@link SessionSettingException}, may quote one. Fails with
  * {@link SessionSettingException} when a value cannot be found in the Context, when the database refuses one, or when it is a
  * database whose {@link Dialect} knows no session settings. On PostgreSQL they are its configuration parameters; one of the
@@ -44,12 +44,14 @@ public final class SessionSettings {
 
     private static final Pattern KEY = Pattern.compile("[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*");
 
-    private static final SessionSettings NONE = new SessionSettings(Map.of());
+    private static final SessionSettings NONE = new SessionSettings(Map.of(), false);
 
     private final Map<String, Function<? super ContextView, @Nullable String>> values;
+    private final boolean inSql;
 
-    private SessionSettings(Map<String, Function<? super ContextView, @Nullable String>> values) {
+    private SessionSettings(Map<String, Function<? super ContextView, @Nullable String>> values, boolean inSql) {
         this.values = values;
+        this.inSql = inSql;
     }
 
     /**
@@ -129,6 +131,18 @@ public final class SessionSettings {
         return with("application_name", Objects.requireNonNull(name, "name"));
     }
 
+    /**
+     * Lets the values be constants in the text of BEGIN instead of bound parameters, so that the first statement of a transaction
+     * can be sent right behind it, see {@link ScopeOptions#withPipelinedBegin}: that is a round trip less. They are quoted, so
+     * none becomes SQL; but whoever may see what others run, in {@code pg_stat_activity} and in the log of the server, sees
+     * them. So this is for values that are no secrets.
+     *
+     * @return a copy with the same values, in which they are; by default they are bound
+     */
+    public SessionSettings withValuesInSql() {
+        return new SessionSettings(values, true);
+    }
+
     private SessionSettings set(String key, Function<? super ContextView, @Nullable String> value) {
         if (!KEY.matcher(Objects.requireNonNull(key, "key")).matches()) {
             throw new IllegalArgumentException(
@@ -136,7 +150,7 @@ public final class SessionSettings {
         }
         Map<String, Function<? super ContextView, @Nullable String>> more = new LinkedHashMap<>(values);
         more.put(key.toLowerCase(Locale.ROOT), value);
-        return new SessionSettings(more);
+        return new SessionSettings(more, inSql);
     }
 
     private static String notBlank(String name, String parameter) {
@@ -148,6 +162,11 @@ public final class SessionSettings {
 
     boolean isEmpty() {
         return values.isEmpty();
+    }
+
+    /** Whether they may be part of a statement's text. */
+    boolean mayBeInSql() {
+        return inSql || values.isEmpty();
     }
 
     /** Finds the values for one scope; throws {@link SessionSettingException} if one cannot be found. */

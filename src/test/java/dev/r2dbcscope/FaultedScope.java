@@ -100,7 +100,10 @@ final class FaultedScope {
         this.failsAtTheEnd = random.nextInt(6) == 0;
         this.leavesAfter = random.nextInt(6) == 0 ? Duration.ofMillis(random.nextInt(60)) : null;
         this.isImpatient = script.manner() == FaultScript.Manner.SILENT && random.nextBoolean();
-        this.scopes = scopes.with(options(script, isImpatient).withName(name).withListener(this::saw));
+        this.scopes = scopes.with(options(script, isImpatient)
+                .withPipelinedBegin(random.nextBoolean() ? Duration.ZERO : Duration.ofDays(1))
+                .withName(name)
+                .withListener(this::saw));
         int count = 1 + random.nextInt(4);
         for (int i = 0; i < count; i++) {
             steps.add(step(random));

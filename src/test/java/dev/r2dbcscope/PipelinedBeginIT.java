@@ -14,10 +14,12 @@ import io.r2dbc.spi.Result;
 import io.r2dbc.spi.Statement;
 import java.time.Duration;
 import java.util.Objects;
+import java.util.Random;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 import java.util.function.UnaryOperator;
+import java.util.stream.Collectors;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -100,7 +102,9 @@ class PipelinedBeginIT {
                 WatchedPool pool = pool(
                         network,
                         o -> o.withPipelinedBegin(Duration.ofSeconds(bound))
-                                .withSettings(SessionSettings.none().with("app.tenant", "7"))
+                                .withSettings(SessionSettings.none()
+                                        .with("app.tenant", "7")
+                                        .withValuesInSql())
                                 .withStatementTimeout(LONG))) {
             Mono<Void> transaction = pool.scopes
                     .inTransactionMany(c -> Flux.range(0, statements).concatMap(i -> insert(c, i)))
@@ -123,7 +127,8 @@ class PipelinedBeginIT {
                 o -> (pipelined ? always(o) : o.withPipelinedBegin(Duration.ofDays(1)))
                         .withSettings(SessionSettings.none()
                                 .with("app.tenant", "it's \\ 'E' $1 ? \u00e4\u2028 -- x")
-                                .withSearchPath("public", "odd \"one\", two"))
+                                .withSearchPath("public", "odd \"one\", two")
+                                .withValuesInSql())
                         .withStatementTimeout(Duration.ofSeconds(7)))) {
             String settings = "select concat_ws('|', current_setting('transaction_isolation'),"
                     + " current_setting('transaction_read_only'), current_setting('app.tenant', true),"
@@ -146,6 +151,51 @@ class PipelinedBeginIT {
                                 "serializable|on|it's \\ 'E' $1 ? \u00e4\u2028 -- x|\"public\", \"odd \"\"one\"\", two\"|7s|3s");
                 assertThat(pool.borrow(ask)).containsExactly("read committed|off|" + "|\"$user\", public|0|0");
             }
+            assertThat(pool.destroyed()).isZero();
+        }
+    }
+
+    @Test
+    void noValueThatIsPartOfTheTextBecomesSql() {
+        String[] pieces = {
+            "'",
+            "''",
+            "\\",
+            "\\'",
+            "\"",
+            "$1",
+            "$$",
+            ";",
+            "--",
+            "/*",
+            "*/",
+            "E'",
+            "?",
+            ":a",
+            "\n",
+            "\u00e4",
+            "\ud83d\ude00",
+            "a"
+        };
+        Random random = new Random(7);
+        try (WatchedPool pool = WatchedPool.of(1)) {
+            for (int i = 0; i < 500; i++) {
+                String value = random.ints(random.nextInt(8), 0, pieces.length)
+                        .mapToObj(piece -> pieces[piece])
+                        .collect(Collectors.joining());
+                assertThat(pool.with(o -> always(o)
+                                        .withSettings(SessionSettings.none()
+                                                .with("app.tenant", value)
+                                                .withValuesInSql()))
+                                .inTransactionMany(c -> Flux.from(
+                                                c.createStatement("select current_setting('app.tenant')")
+                                                        .execute())
+                                        .flatMap(result -> result.map(row -> row.get(0, String.class))))
+                                .collectList()
+                                .block(LONG))
+                        .containsExactly(value);
+            }
+            assertThat(rows()).isZero();
             assertThat(pool.destroyed()).isZero();
         }
     }
@@ -314,7 +364,11 @@ class PipelinedBeginIT {
     @Test
     void aSettingThatIsRefusedIsToldAndTheConnectionStays() {
         try (WatchedPool pool = WatchedPool.of(
-                1, o -> always(o).withSettings(SessionSettings.none().with("work_mem", "banana")))) {
+                1,
+                o -> always(o)
+                        .withSettings(SessionSettings.none()
+                                .with("work_mem", "banana")
+                                .withValuesInSql()))) {
             for (int i = 0; i < 2; i++) {
                 assertThatThrownBy(() ->
                                 pool.scopes.inTransaction(c -> insert(c, 1)).block(LONG))

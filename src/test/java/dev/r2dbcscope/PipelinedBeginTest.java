@@ -167,7 +167,10 @@ class PipelinedBeginTest {
         @Test
         void comeBehindTheSettingsThatAreLocal() {
             database.knowingSettings().on("begin", ProbeFault.hold(begin));
-            with(ScopeOptions.defaults().withSettings(SessionSettings.none().with("app.tenant", "7")))
+            with(ScopeOptions.defaults()
+                            .withSettings(SessionSettings.none()
+                                    .with("app.tenant", "7")
+                                    .withValuesInSql()))
                     .inTransactionMany(c -> rows(c, "insert 1"))
                     .subscribe(subscriber);
             begin.release();
@@ -180,6 +183,18 @@ class PipelinedBeginTest {
                             "insert 1#1",
                             "commit#1",
                             "close#1");
+        }
+
+        @Test
+        void waitWhenValuesOfSettingsAreBound() {
+            database.knowingSettings().on("begin", ProbeFault.hold(begin));
+            with(ScopeOptions.defaults().withSettings(SessionSettings.none().with("app.tenant", "7")))
+                    .inTransactionMany(c -> rows(c, "insert 1"))
+                    .subscribe(subscriber);
+            begin.release();
+            assertThat(database.log())
+                    .containsExactly(
+                            "create", "begin#1", "set local app.tenant#1", "insert 1#1", "commit#1", "close#1");
         }
 
         @Test
@@ -284,7 +299,10 @@ class PipelinedBeginTest {
             database.knowingSettings()
                     .on("begin", ProbeFault.hold(begin))
                     .on("set local app.tenant", ProbeFault.fail("22023"));
-            with(ScopeOptions.defaults().withSettings(SessionSettings.none().with("app.tenant", "7")))
+            with(ScopeOptions.defaults()
+                            .withSettings(SessionSettings.none()
+                                    .with("app.tenant", "7")
+                                    .withValuesInSql()))
                     .inTransactionMany(c -> rows(c, "insert 1"))
                     .subscribe(subscriber);
             begin.release();

@@ -155,6 +155,7 @@ class RandomEndingsIT {
         if (random.nextInt(6) == 0) {
             options = options.withMaxIdle(Duration.ofMillis(1 + random.nextInt(8)));
         }
+        options = options.withPipelinedBegin(random.nextBoolean() ? Duration.ZERO : Duration.ofDays(1));
         return random.nextInt(4) == 0 ? options.withStatementTimeout(Duration.ofSeconds(60)) : options;
     }
 

@@ -101,7 +101,8 @@ final class RandomPipelineRun {
     }
 
     private Mono<Void> shaped(RandomPipeline.Scope scope, Sinks.Empty<Void> leave) {
-        ConnectionScopes scopes = pool.with(options -> options.withName(scope.name()));
+        ConnectionScopes scopes = pool.with(options -> options.withName(scope.name())
+                .withPipelinedBegin(scope.name().hashCode() % 2 == 0 ? Duration.ZERO : Duration.ofDays(1)));
         boolean plain = scope.mode() == null;
         if (scope.mode() != null) {
             scopes = scopes.transactions(scope.mode());

@@ -182,6 +182,7 @@ final class SoakWork implements ScopeListener {
     private ConnectionScopes named(int row, TransactionOptions options) {
         return pool.with(ScopeOptions.defaults()
                         .withName(NAME + row)
+                        .withPipelinedBegin(row % 2 == 0 ? Duration.ZERO : Duration.ofDays(1))
                         .withAcquireTimeout(Duration.ofMinutes(5))
                         .withListener(this))
                 .transactions(options);

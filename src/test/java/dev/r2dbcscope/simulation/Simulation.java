@@ -122,7 +122,8 @@ final class Simulation {
             options = options.withMaxIdle(Code.millis(given.idle()));
         }
         return plan.database().settings()
-                ? options.withSettings(SessionSettings.none().with("app.tenant", "1"))
+                ? options.withSettings(
+                        SessionSettings.none().with("app.tenant", "1").withValuesInSql())
                 : options;
     }
 
