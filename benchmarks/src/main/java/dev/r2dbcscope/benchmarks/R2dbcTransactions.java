@@ -75,6 +75,11 @@ final class R2dbcTransactions implements TransactionSide {
         return scope("scope, statement timeout", port, ScopeOptions.defaults().withStatementTimeout(TIMEOUT));
     }
 
+    /** By default that is so only where a round trip takes long. */
+    static R2dbcTransactions scopePipelined(int port) {
+        return scope("scope, pipelined", port, ScopeOptions.defaults().withPipelinedBegin(Duration.ZERO));
+    }
+
     private static R2dbcTransactions scope(String name, int port, ScopeOptions options) {
         return new R2dbcTransactions(name, port, pool -> {
             ConnectionScopes scopes = ConnectionScopes.of(pool).with(options);

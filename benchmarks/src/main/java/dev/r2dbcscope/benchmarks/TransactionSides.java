@@ -14,6 +14,7 @@ final class TransactionSides implements AutoCloseable {
                 R2dbcTransactions.springWithTimeout(port),
                 new JdbcTransactions(port),
                 R2dbcTransactions.scope(port),
+                R2dbcTransactions.scopePipelined(port),
                 R2dbcTransactions.scopeWithTimeout(port));
     }
 
