@@ -1,10 +1,10 @@
 package dev.r2dbcscope;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.r2dbc.spi.Connection;
 import java.nio.ByteBuffer;
-import java.nio.charset.StandardCharsets;
 import java.util.List;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -49,6 +49,21 @@ class ReadmePostgresqlNdjsonIT extends ReadmeShop {
     }
     // end
 
+    // example: ndjson blocks
+    static Flux<ByteBuffer> blocksAsJson(Connection connection) {
+        return Flux.from(connection.createStatement("""
+                                select (select coalesce(string_agg(row_to_json(o)::text || E'\\n', ''), '')
+                                        from readme_orders o
+                                        where ctid >= format('(%s,0)', block)::tid
+                                          and ctid < format('(%s,0)', block + 2)::tid)
+                                from generate_series(0, pg_relation_size('readme_orders')
+                                        / current_setting('block_size')::int, 2) block""").fetchSize(16).execute())
+                .flatMap(result -> result.map(row -> row.get(0, String.class)))
+                .filter(lines -> !lines.isEmpty())
+                .map(lines -> ByteBuffer.wrap(lines.getBytes(UTF_8)));
+    }
+    // end
+
     @BeforeEach
     void fillMore() {
         Postgres.execute("insert into readme_orders select generate_series(" + (ORDERS + 1) + ", " + (ORDERS + MORE)
@@ -57,8 +72,8 @@ class ReadmePostgresqlNdjsonIT extends ReadmeShop {
 
     @Test
     void everyRowIsALine() {
-        List<String> lines = export.map(buffer ->
-                        StandardCharsets.UTF_8.decode(buffer).toString().lines().toList())
+        List<String> lines = export.map(
+                        buffer -> UTF_8.decode(buffer).toString().lines().toList())
                 .flatMapIterable(buffer -> buffer)
                 .collectList()
                 .block(BOUND);
@@ -67,6 +82,21 @@ class ReadmePostgresqlNdjsonIT extends ReadmeShop {
                 .hasSize(ORDERS + MORE)
                 .startsWith("{\"id\":1}", "{\"id\":2}")
                 .endsWith("{\"id\":" + (ORDERS + MORE) + "}");
+    }
+
+    @Test
+    void everyRowOfATableIsALineOfItsBlocks() {
+        Postgres.execute("delete from readme_orders where id % 7 = 0");
+        List<String> lines = reads.inTransactionMany(connection -> blocksAsJson(connection))
+                .flatMapIterable(
+                        buffer -> UTF_8.decode(buffer).toString().lines().toList())
+                .collectList()
+                .block(BOUND);
+
+        assertThat(lines)
+                .doesNotHaveDuplicates()
+                .hasSize(ORDERS + MORE - (ORDERS + MORE) / 7)
+                .contains("{\"id\":1}", "{\"id\":" + (ORDERS + MORE - (ORDERS + MORE) % 7 - 1) + "}");
     }
 
     @Test
