@@ -307,6 +307,35 @@ class PipelinedBeginIT {
         assertThat(Effect.seen()).isZero();
     }
 
+    /** Who logs in may act as a role that has no rights over whoever has logged in, and find operators of others first. */
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "set role begun_owner",
+                "set session authorization begun_owner",
+                "set session authorization begun_owner; set role begun_other",
+                "set search_path to begun_tricks, pg_catalog, public"
+            })
+    void behindTheGuardItNeverDoesWhateverTheSessionHasSet(String set) {
+        Postgres.execute("drop schema if exists begun_tricks cascade; create schema begun_tricks;"
+                + " create function begun_tricks.same(text, text) returns boolean language sql as 'select true';"
+                + " create operator begun_tricks.= (leftarg = text, rightarg = text, function = begun_tricks.same);"
+                + " create operator begun_tricks.<> (leftarg = text, rightarg = text, function = begun_tricks.same);"
+                + " do $$ begin create role begun_other; create role begun_owner in role begun_other;"
+                + " exception when duplicate_object then null; end $$;"
+                + " grant all on begun to begun_owner, begun_other; grant usage on schema begun_tricks to public");
+        Connection connection =
+                Postgres.connectionFactory().create().blockOptional(LONG).orElseThrow();
+        done(connection
+                        .createStatement("begin; set local r2dbc_scope.begun to 'on'; commit; " + set)
+                        .execute())
+                .block(LONG);
+        Throwable error = behindABeginThatFails(connection, Effect.BOUND, true);
+        Mono.from(connection.close()).onErrorComplete().block(LONG);
+        assertThat(rows()).isZero();
+        assertThat(error).isInstanceOf(R2dbcException.class);
+    }
+
     @Test
     void whoMayNotCallTheGuardIsServedWithoutIt() {
         Postgres.execute("create role begun_role login; grant insert, select on begun to begun_role;"

@@ -28,8 +28,14 @@ final class TransactionStart implements PipelinedBegin {
 
     private static final String MARK = "SET LOCAL r2dbc_scope.begun TO 'on'";
 
-    private static final String GUARD = "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
-            + " WHERE pg_catalog.current_setting('r2dbc_scope.begun', true) IS DISTINCT FROM 'on'";
+    /**
+     * Whoever has logged in may end his own process, and whom the session acts as may not: so that is taken back before. Operators
+     * are called by their full names, as functions are.
+     */
+    private static final String GUARD = "SELECT CASE WHEN pg_catalog.concat("
+            + "pg_catalog.set_config('session_authorization', NULL, true), pg_catalog.set_config('role', 'none', true))"
+            + " IS NOT NULL THEN pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid()) END"
+            + " WHERE COALESCE(pg_catalog.current_setting('r2dbc_scope.begun', true), '') OPERATOR(pg_catalog.<>) 'on'";
 
     /** An unknown one would be an error of syntax, upon which the server runs nothing of the message. */
     private static final Set<IsolationLevel> KNOWN = Set.of(
