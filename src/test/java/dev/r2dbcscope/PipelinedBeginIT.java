@@ -337,6 +337,19 @@ class PipelinedBeginIT {
     }
 
     @Test
+    void theFetchSizeOfTheFactoryMakesNoDifference() {
+        PostgresqlConnectionFactory factory = new PostgresqlConnectionFactory(
+                Postgres.configuration().fetchSize(10).build());
+        Connection connection = factory.create().blockOptional(LONG).orElseThrow();
+        try {
+            PipelinedBegin mode = Objects.requireNonNull(Dialect.of(connection).pipelinedBegin(connection));
+            assertThat(Mono.from(mode.isAvailable(connection)).block(LONG)).isTrue();
+        } finally {
+            Mono.from(connection.close()).block(LONG);
+        }
+    }
+
+    @Test
     void whoMayNotCallTheGuardIsServedWithoutIt() {
         Postgres.execute("create role begun_role login; grant insert, select on begun to begun_role;"
                 + " revoke execute on function pg_terminate_backend(int, bigint) from public");

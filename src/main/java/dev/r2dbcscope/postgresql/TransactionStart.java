@@ -105,9 +105,14 @@ final class TransactionStart implements PipelinedBegin {
         return executed(connection, GUARD).then();
     }
 
-    /** Emits once for each statement that was executed; fails at the end, when the driver knows what became of the transaction. */
+    /**
+     * Never by fetch size, which the factory may have a default of: a message of several statements has none.
+     *
+     * <p>Emits once for each statement that was executed; fails at the end, when the driver knows what became of the transaction.
+     */
     private static Flux<Long> executed(Connection connection, String sql) {
-        return Flux.defer(() -> Flux.from(connection.createStatement(sql).execute()))
+        return Flux.defer(() ->
+                        Flux.from(connection.createStatement(sql).fetchSize(0).execute()))
                 .concatMapDelayError(
                         result -> Flux.from(result.getRowsUpdated()).last(0L));
     }
