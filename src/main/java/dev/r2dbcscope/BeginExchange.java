@@ -76,6 +76,11 @@ final class BeginExchange extends Exchange {
                 : new BeginExchange(session, connection, settings, mode, begin, context);
     }
 
+    /** Whether that is known at once. */
+    boolean isAnswered() {
+        return answer.hasEnded();
+    }
+
     /** Completes when the transaction is open; fails if it could not be opened, upon which the gate is closed. */
     Mono<Void> answer() {
         return answer.asMono();
@@ -101,18 +106,20 @@ final class BeginExchange extends Exchange {
         return !mode.mayFollow(next.sql());
     }
 
-    /** Nothing else would keep the next from taking effect if BEGIN failed. */
+    /**
+     * Nothing else would keep the next from taking effect if BEGIN failed. If it has failed just now, the gate is closed, and a
+     * guard that nobody waits for would end the connection when it was given back.
+     */
     @Override
     void precedes(Exchange next) {
-        if (guarded || begun) {
+        if (guarded || begun || unanswered.getAndUpdate(count -> count == 0 ? 0 : count + 1) == 0) {
             return;
         }
         guarded = true;
-        unanswered.incrementAndGet();
         try {
             gate.onConnection(() -> Shield.start(() -> mode.guard(connection), context)
                     .subscribe(null, this::failed, this::answeredOne));
-        } catch (RuntimeException rejected) { // and so will be the next
+        } catch (RuntimeException rejected) {
             failed(rejected);
         }
     }
@@ -125,9 +132,9 @@ final class BeginExchange extends Exchange {
                 .subscribe(null, this::notBegun, this::begun);
     }
 
-    /** What fails in a transaction that is open is a setting. */
+    /** What fails in a transaction that is open is a setting, if there are any. */
     private void notBegun(Throwable thrown) {
-        failed(open ? session.settings().refused(thrown, settings) : thrown);
+        failed(open && !settings.isEmpty() ? session.settings().refused(thrown, settings) : thrown);
     }
 
     private void begun() {
@@ -161,6 +168,10 @@ final class BeginExchange extends Exchange {
 
     @Override
     void refuse(RuntimeException reason) {
+        if (!session.isExiting()) {
+            session.notBegun(reason);
+            gate.closeAbruptly();
+        }
         answer.fail(reason);
     }
 

@@ -274,10 +274,11 @@ final class Entry {
             ScopeAcquisitionException error =
                     acquisitionError("The connection was not ready within the acquire timeout of "
                             + options.acquireTimeout() + ": the database did not answer while the transaction began");
-            if (session.phase() == Phase.OPEN) {
+            boolean ours = session.move(Phase.OPENING, Phase.EXITING);
+            if (!ours && session.phase() == Phase.OPEN) {
                 session.notBegun(error);
+                ours = session.move(Phase.OPEN, Phase.EXITING);
             }
-            boolean ours = endsOpening();
             session.condemnUnopened();
             if (ours) {
                 prepared.complete();
@@ -294,11 +295,19 @@ final class Entry {
         return session.move(Phase.OPENING, Phase.EXITING) || session.move(Phase.OPEN, Phase.EXITING);
     }
 
-    /** The connection could not be made ready: gives it back, then tells those who wait for it. */
+    /**
+     * The connection could not be made ready: gives it back, then tells those who wait for it. A pipeline whose statements may
+     * have followed BEGIN waits for the exit alone, and is over when that is.
+     */
     private void leaveUnopened(Throwable error) {
+        boolean followed = session.beginError() != null;
+        if (followed) {
+            report.openFailed(error);
+        }
+        Runnable over = followed ? () -> session.refuse(error, told(error)) : () -> refuse(error);
         new Exit(session, ScopeOutcome.FAILED, false, error, Context.empty())
                 .run()
-                .subscribe(null, failure -> refuse(error), () -> refuse(error));
+                .subscribe(null, failure -> over.run(), over);
     }
 
     /** The scope for which it asks. */

@@ -45,7 +45,10 @@ abstract class Exchange {
         return isExclusive();
     }
 
-    /** The next one is about to be sent behind it. Called in the gate's loop, on the oldest in flight. */
+    /**
+     * The next one is about to be sent behind it, unless it was taken back or this closes the gate. Called in the gate's loop, on
+     * the oldest in flight.
+     */
     void precedes(Exchange next) {
         // they do not concern each other
     }

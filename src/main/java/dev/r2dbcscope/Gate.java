@@ -245,15 +245,18 @@ final class Gate {
                 if (closing == Closing.ABRUPTLY) {
                     continue; // the rows that were read ahead have ended the scope
                 }
+                if (!inFlight.isEmpty()) {
+                    inFlight.get(0).precedes(head);
+                    if (closing == Closing.ABRUPTLY) {
+                        continue; // nothing keeps it from taking effect
+                    }
+                }
                 waiting.poll();
                 if (head.admit()) {
                     leftTheQueue();
                     if (watched != null) {
                         watched = null;
                         watch.update(null);
-                    }
-                    if (!inFlight.isEmpty()) {
-                        inFlight.get(0).precedes(head);
                     }
                     inFlight.add(head);
                     if (!head.isOpening()) {

@@ -89,7 +89,9 @@ final class Opening {
     private Mono<Void> begin(BeginExchange pipelined, TransactionOptions transaction) {
         session.changes().begunAs(transaction.isolation());
         session.gate().enter(pipelined);
-        session.entry().mayBeFollowed();
+        if (!pipelined.isAnswered()) {
+            session.entry().mayBeFollowed();
+        }
         return pipelined.answer();
     }
 

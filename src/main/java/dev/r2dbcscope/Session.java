@@ -329,6 +329,9 @@ final class Session {
             @Nullable Throwable commitError,
             boolean destroyed) {
         this.commitError = commitError;
+        if (limits != null) {
+            limits.dispose(); // it may have ended by itself, because it could not begin
+        }
         connection = null;
         endSteps.forget();
         phase = Phase.CLOSED;
