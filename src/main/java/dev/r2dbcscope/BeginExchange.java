@@ -1,6 +1,7 @@
 package dev.r2dbcscope;
 
 import io.r2dbc.spi.Connection;
+import io.r2dbc.spi.R2dbcException;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.jspecify.annotations.Nullable;
@@ -103,7 +104,11 @@ final class BeginExchange extends Exchange {
 
     @Override
     boolean holdsBack(Exchange next) {
-        return !mode.mayFollow(next.sql());
+        try {
+            return !mode.mayFollow(next.sql());
+        } catch (RuntimeException e) {
+            return true;
+        }
     }
 
     /**
@@ -118,7 +123,7 @@ final class BeginExchange extends Exchange {
         guarded = true;
         try {
             gate.onConnection(() -> Shield.start(() -> mode.guard(connection), context)
-                    .subscribe(null, this::failed, this::answeredOne));
+                    .subscribe(null, this::guardFailed, this::answeredOne));
         } catch (RuntimeException rejected) {
             failed(rejected);
         }
@@ -134,7 +139,23 @@ final class BeginExchange extends Exchange {
 
     /** What fails in a transaction that is open is a setting, if there are any. */
     private void notBegun(Throwable thrown) {
-        failed(open && !settings.isEmpty() ? session.settings().refused(thrown, settings) : thrown);
+        if (open && !settings.isEmpty()) {
+            session.notBegun(thrown); // before a lost connection closes the gate
+            failed(session.settings().refused(thrown, settings));
+        } else {
+            failed(thrown);
+        }
+    }
+
+    /** A role that the transaction has set may not be able to call the guard (class 42): the next ones do without. */
+    private void guardFailed(Throwable thrown) {
+        if (begun
+                && thrown instanceof R2dbcException answer
+                && answer.getSqlState() != null
+                && answer.getSqlState().startsWith("42")) {
+            session.root().roundTrips().arePipelined(false);
+        }
+        failed(thrown);
     }
 
     private void begun() {

@@ -31,10 +31,11 @@ public interface PipelinedBegin {
 
     /**
      * Finds out whether the database understands {@link #begin} and {@link #guard}. Asked once for each connection factory, and
-     * again after it has failed. The connection is idle and outside a transaction, and must be so afterwards.
+     * again as long as that is not known. The connection is idle and outside a transaction, and must be so afterwards.
      *
      * @param connection the connection as the factory delivered it
-     * @return emits whether it does; fails if that is not known, upon which the scope fails
+     * @return emits whether it does, or nothing if that could not be found out; fails if the connection is lost, upon which the
+     *     scope fails
      */
     Publisher<Boolean> isAvailable(Connection connection);
 
@@ -55,7 +56,7 @@ public interface PipelinedBegin {
 
     /**
      * Whether a statement may be sent behind BEGIN and the guard. It must not matter to it what the guard does in the
-     * transaction, such as taking its snapshot.
+     * transaction, such as taking its snapshot. If this throws, the statement waits.
      *
      * @param sql the statement's text, or that of several
      * @return {@code true} if it may; it waits for the answer to BEGIN otherwise

@@ -327,6 +327,9 @@ public final class ScopeOptions {
      * on PostgreSQL 15, which is why it is not worth while on a network that is about as fast. The time is measured: it is the
      * shortest in which the last 16 to 128 BEGINs of the connection factory were answered, and not known before.
      *
+     * <p>The pipeline begins when BEGIN is sent. If BEGIN fails, its statements fail with BEGIN's error, and the scope does when the
+     * pipeline ends, whatever that has made of it.
+     *
      * <p>Statements wait for the answer to BEGIN all the same where the dialect does not say how to send them before ({@link
      * Dialect#pipelinedBegin}), on a connection in a proxy, in a transaction inside another scope, with session settings whose
      * values are bound ({@link SessionSettings#withValuesInSql}), and when the first one is not a query or change of data, such

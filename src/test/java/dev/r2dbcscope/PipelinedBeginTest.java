@@ -330,6 +330,22 @@ class PipelinedBeginTest {
         }
 
         @Test
+        void thatMayNotBeCalledIsNotUsedAgain() {
+            database.on("guard", ProbeFault.fail("42501"));
+            beginHeld(c -> rows(c, "insert 1"));
+            begin.release();
+            assertThat(subscriber.isTerminatedError()).isTrue();
+            ProbeHold second = ProbeHold.of();
+            database.on("begin", ProbeFault.hold(second));
+            TestSubscriber<Integer> again = TestSubscriber.create();
+            scopes.inTransactionMany(c -> rows(c, "insert 2")).subscribe(again);
+            second.release();
+            assertThat(again.isTerminatedComplete()).isTrue();
+            assertThat(database.durable()).containsExactly("insert 2");
+            assertThat(database.log()).doesNotContain("guard#2");
+        }
+
+        @Test
         void thatIsNotAnsweredIsBoundedByTheAcquireTimeout() {
             VirtualTimeScheduler time = witness.virtualTime();
             database.on("guard", ProbeFault.hang());
@@ -401,6 +417,16 @@ class PipelinedBeginTest {
             assertThat(asked).hasValue(1);
             beginHeldAgain();
             assertThat(database.log()).doesNotContain("guard#4");
+        }
+
+        @Test
+        void notBeforeItIsFoundOut() {
+            AtomicInteger asked = new AtomicInteger();
+            database.on("pipelining", () -> asked.incrementAndGet() == 1 ? Mono.empty() : Mono.just(true));
+            scopes.inTransactionMany(c -> rows(c, "insert 1")).blockLast();
+            beginHeldAgain();
+            assertThat(asked).hasValue(2);
+            assertThat(database.log()).contains("guard#2").doesNotContain("guard#1");
         }
 
         @Test

@@ -57,11 +57,17 @@ final class TransactionStart implements PipelinedBegin {
                 .onErrorResume(R2dbcException.class, e -> leave(connection, e));
     }
 
-    /** Another database that speaks the protocol may not know the functions, or the role may not call them. */
+    /**
+     * Another database that speaks the protocol may not know the functions, or the role may not call them. Any other error says
+     * nothing of that.
+     */
     private static Mono<Boolean> leave(Connection connection, R2dbcException error) {
-        return new PostgresqlDialect().endsConnection(error) || error.getSqlState() == null
-                ? Mono.error(error)
-                : Mono.from(connection.rollbackTransaction()).thenReturn(false);
+        String state = error.getSqlState();
+        if (state == null || new PostgresqlDialect().endsConnection(error)) {
+            return Mono.error(error);
+        }
+        boolean isUnable = state.startsWith("42") || state.startsWith("0A");
+        return Mono.from(connection.rollbackTransaction()).then(isUnable ? Mono.just(false) : Mono.empty());
     }
 
     @Override
