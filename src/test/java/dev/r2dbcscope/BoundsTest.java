@@ -98,7 +98,9 @@ class BoundsTest {
             "postgresql.CursorQueries.CHANGES: " + CONSTANT,
             "postgresql.CursorQueries.LOCKS: " + CONSTANT,
             "postgresql.CursorQueries.QUERIES: " + CONSTANT,
+            "postgresql.CursorQueries.SORTS: " + CONSTANT,
             "postgresql.HeldLocks.holdings: the advisory locks that the session holds, which the server bounds",
+            "postgresql.JsonLines.parameters: " + OPTIONS,
             "postgresql.Listen.PASSING_CLASSES: " + CONSTANT,
             "postgresql.NumericDigits.NONE: " + CONSTANT,
             "postgresql.NumericDigits.POWERS: " + CONSTANT,
@@ -138,6 +140,7 @@ class BoundsTest {
             "ResultReader Queues.unbounded: ScopeOptions.withMaxBufferedRows",
             "postgresql.ColumnTypes Flux.collectList: the columns of one table",
             "postgresql.CopyFeed Queues.get: CopyIn.withPrefetch",
+            "postgresql.JsonLines Flux.buffer: JsonLines.withRows",
             "postgresql.Listen Flux.onBackpressureBuffer: Notifications.withBuffer");
 
     private static final Set<String> KEEPING = Set.of(

@@ -14,6 +14,8 @@ final class CursorQueries {
 
     private static final Set<String> LOCKS = Set.of("update", "no", "share", "key");
 
+    private static final Set<String> SORTS = Set.of("order", "limit", "offset", "fetch");
+
     private CursorQueries() {}
 
     /** Whether it is such a statement; a holdable cursor takes none that locks rows. */
@@ -43,6 +45,23 @@ final class CursorQueries {
             before = word;
         }
         return !first;
+    }
+
+    /** Whether the outermost query sorts or cuts off its rows. */
+    static boolean sortsOrLimits(String sql) {
+        SqlTokens tokens = new SqlTokens(sql);
+        String before = "";
+        int depth = 0;
+        for (String token = tokens.next(); token != null; token = tokens.next()) {
+            String word = token.toLowerCase(Locale.ROOT);
+            if (word.equals("(") || word.equals(")")) {
+                depth += word.equals("(") ? 1 : -1;
+            } else if (depth == 0 && SORTS.contains(word) && !isPartOfAName(before) && !before.equals("as")) {
+                return true;
+            }
+            before = word;
+        }
+        return false;
     }
 
     /** {@code t.update} */
