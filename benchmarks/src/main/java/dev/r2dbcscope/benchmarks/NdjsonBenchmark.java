@@ -39,6 +39,7 @@ final class NdjsonBenchmark implements Part {
         int rows = Math.max(20_000, extent.of(1_000_000));
         try (Server database = Server.start()) {
             OrderTable.create(database, rows);
+            database.execute("alter table orders add primary key (id)");
             ConnectionPool pool = Server.pool(database.configuration().forceBinary(true), CONNECTIONS);
             try (NdjsonServer server = server(pool)) {
                 contest(extent, report, server, rows);
@@ -53,8 +54,8 @@ final class NdjsonBenchmark implements Part {
         Map<String, String> paths = new LinkedHashMap<>();
         paths.put("WebFlux + Jackson over DatabaseClient", "client");
         paths.put("WebFlux + Jackson in a scope", "scope");
-        paths.put("rendered by the server, in a scope", "rendered");
-        paths.put("rendered by the server, as text", "text");
+        paths.put("JsonLines", "rows");
+        paths.put("JsonLines by key", "key");
         paths.put("rendered by the server, a value for two blocks", "blocks");
         paths.put("the same with " + CONNECTIONS + " connections", "several");
         return paths;
@@ -73,8 +74,8 @@ final class NdjsonBenchmark implements Part {
                         "scope",
                         rows -> NdjsonServer.orders(scoped, rows, RenderedOrders.FETCH_SIZE)
                                 .as(reads::transactional))
-                .lines("rendered", rendered::asBytes)
-                .lines("text", rendered::asText)
+                .lines("rows", rendered::byRows)
+                .lines("key", rendered::byKey)
                 .lines("blocks", rendered::byBlocks)
                 .lines("several", rows -> rendered.byBlocks(rows, CONNECTIONS))
                 .start();

@@ -2,43 +2,37 @@ package dev.r2dbcscope.benchmarks;
 
 import dev.r2dbcscope.ConnectionScopes;
 import dev.r2dbcscope.TransactionOptions;
+import dev.r2dbcscope.postgresql.JsonLines;
 import dev.r2dbcscope.postgresql.PartitionedRead;
-import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Readable;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
-import java.util.List;
-import java.util.function.Function;
 import reactor.core.publisher.Flux;
 
-/**
- * The orders as lines of JSON that the database has rendered, in buffers of some 32 kB. The program does not look into the
- * rows: it appends their bytes.
- */
+/** The orders as lines of JSON that the database has rendered, in buffers of some 32 kB. The program does not look into the rows. */
 final class RenderedOrders {
 
     static final int FETCH_SIZE = 1_000;
 
-    private static final int ROWS_A_BUFFER = 256;
     private static final int VALUES_A_PAGE = 16;
-    private static final String JSON = "select row_to_json(t) from (select " + OrderTable.COLUMNS + " from orders) t";
     private final ConnectionScopes reads;
 
     RenderedOrders(ConnectionScopes scopes) {
         reads = scopes.transactions(TransactionOptions.defaults().withReadOnly(true));
     }
 
-    /** The driver hands out the bytes of a column of type json. */
-    Flux<ByteBuffer> asBytes(int rows) {
-        return paged(JSON + " where id <= $1", rows, row -> row.get(0, ByteBuffer.class));
+    private static JsonLines lines(int rows) {
+        return JsonLines.ofQuery(OrderTable.SELECT, (long) rows);
     }
 
-    /** By way of a string, as a column of type text is read. */
-    Flux<ByteBuffer> asText(int rows) {
-        return paged(
-                JSON.replace("row_to_json(t)", "row_to_json(t)::text") + " where id <= $1",
-                rows,
-                row -> ByteBuffer.wrap(row.get(0, String.class).getBytes(StandardCharsets.UTF_8)));
+    /** The driver reads each row. */
+    Flux<ByteBuffer> byRows(int rows) {
+        return lines(rows).read(reads);
+    }
+
+    /** The driver reads a value for each 256 rows. */
+    Flux<ByteBuffer> byKey(int rows) {
+        return lines(rows).byKey("id").read(reads);
     }
 
     /** A value for the rows of each two blocks of the table, which is a buffer as it is. */
@@ -69,30 +63,5 @@ final class RenderedOrders {
 
     private static ByteBuffer chunk(Readable row) {
         return ByteBuffer.wrap(row.get(0, String.class).getBytes(StandardCharsets.UTF_8));
-    }
-
-    private Flux<ByteBuffer> paged(String sql, int rows, Function<Readable, ByteBuffer> line) {
-        return lines(reads.inTransactionMany(connection -> read(connection, sql, rows, line)));
-    }
-
-    private static Flux<ByteBuffer> read(
-            Connection connection, String sql, int rows, Function<Readable, ByteBuffer> line) {
-        return Flux.from(connection
-                        .createStatement(sql)
-                        .bind(0, (long) rows)
-                        .fetchSize(FETCH_SIZE)
-                        .execute())
-                .flatMap(result -> result.map(line::apply));
-    }
-
-    private static Flux<ByteBuffer> lines(Flux<ByteBuffer> rows) {
-        return rows.buffer(ROWS_A_BUFFER).map(RenderedOrders::join);
-    }
-
-    private static ByteBuffer join(List<ByteBuffer> rows) {
-        int size = rows.stream().mapToInt(row -> row.remaining() + 1).sum();
-        ByteBuffer joined = ByteBuffer.allocate(size);
-        rows.forEach(row -> joined.put(row).put((byte) '\n'));
-        return joined.flip();
     }
 }
