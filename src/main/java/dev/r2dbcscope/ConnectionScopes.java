@@ -229,7 +229,7 @@ public final class ConnectionScopes {
      * @return a {@code Flux} with a scope and a connection for each subscription
      */
     public <T> Flux<T> withOwnConnectionMany(Function<? super Connection, ? extends Publisher<? extends T>> function) {
-        return this.<T>withConnectionMany(function).contextWrite(root::apart);
+        return apart(this.<T>withConnectionMany(function));
     }
 
     // operators ------------------------------------------------------------------------------------------------------
@@ -297,6 +297,22 @@ public final class ConnectionScopes {
      */
     public <T> Flux<T> transactional(Flux<T> source) {
         return transaction().flux(ScopeBody.upstream(Objects.requireNonNull(source, "source")));
+    }
+
+    /**
+     * Keeps everything upstream from joining the scopes of this factory that are downstream: it opens scopes of its own. For a
+     * source inside a scope that must not use that scope's connection, such as one that reads in a transaction for as long as its
+     * rows are wanted.
+     *
+     * <p>Opens nothing itself. A scope upstream that cannot get a second connection because scopes that wait hold them all fails
+     * with {@link NestedAcquireDeadlockException}.
+     *
+     * @param source a pipeline with scopes of this factory
+     * @param <T> the type of the elements
+     * @return the same elements and endings
+     */
+    public <T> Flux<T> apart(Flux<T> source) {
+        return source.contextWrite(root::apart);
     }
 
     // seen from inside, and from outside -----------------------------------------------------------------------------

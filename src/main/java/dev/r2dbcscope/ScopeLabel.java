@@ -17,8 +17,12 @@ final class ScopeLabel {
     private static final StackWalker WALKER = StackWalker.getInstance(StackWalker.Option.RETAIN_CLASS_REFERENCE);
 
     /** Those of this library. In a jar with everything in it, other code has the same protection domain. */
-    static final Set<String> PACKAGES =
-            Set.of("dev.r2dbcscope", "dev.r2dbcscope.pool", "dev.r2dbcscope.postgresql", "dev.r2dbcscope.testkit");
+    static final Set<String> PACKAGES = Set.of(
+            "dev.r2dbcscope",
+            "dev.r2dbcscope.etl",
+            "dev.r2dbcscope.pool",
+            "dev.r2dbcscope.postgresql",
+            "dev.r2dbcscope.testkit");
 
     private static final ClassValue<Boolean> INTERNAL = new ClassValue<>() {
         @Override

@@ -15,14 +15,14 @@ import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
 /** A server that belongs to one test, which may shut it down and start it again on the same port and with the same data. */
-final class OwnPostgres implements AutoCloseable {
+public final class OwnPostgres implements AutoCloseable {
 
     private static final Duration LONG = Duration.ofSeconds(60);
 
     private final Path data;
     private EmbeddedPostgres server;
 
-    OwnPostgres() {
+    public OwnPostgres() {
         try {
             data = Files.createTempDirectory("own-postgres");
         } catch (IOException e) {
@@ -46,12 +46,12 @@ final class OwnPostgres implements AutoCloseable {
         }
     }
 
-    int port() {
+    public int port() {
         return server.getPort();
     }
 
     /** Its connections end with 57P01, as on an administrator's order, before it stops. */
-    void restart() {
+    public void restart() {
         try {
             server.close();
         } catch (IOException e) {
@@ -61,7 +61,7 @@ final class OwnPostgres implements AutoCloseable {
     }
 
     /** As by a crash: it recovers when it starts again. */
-    void crash() {
+    public void crash() {
         long pid = postmaster();
         try {
             new ProcessBuilder("kill", "-QUIT", Long.toString(pid)).start().waitFor();

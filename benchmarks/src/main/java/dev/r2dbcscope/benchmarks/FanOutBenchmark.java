@@ -32,6 +32,11 @@ final class FanOutBenchmark implements Part {
     private static final int BRANCHES = 8;
     private static final int CONCURRENCY = 16;
     private static final Duration DEADLINE = Duration.ofSeconds(15);
+    private static final Duration DISPOSAL = Duration.ofSeconds(2);
+
+    /** Of a side that is stuck: it does not give its connections back. */
+    private static final String TERMINATE_OTHERS = "select pg_terminate_backend(pid) from pg_stat_activity"
+            + " where backend_type = 'client backend' and pid <> pg_backend_pid()";
 
     /** Runs a query for the numbers from 1 to n. */
     private interface Numbers {
@@ -178,9 +183,12 @@ final class FanOutBenchmark implements Part {
                 .timeout(DEADLINE)
                 .onErrorComplete()
                 .block();
-        pool.disposeLater().timeout(DEADLINE).onErrorComplete().block();
         List<Double> ends = finished.stream().sorted().toList();
         boolean all = ends.size() == pipelines;
+        if (!all) {
+            server.execute(TERMINATE_OTHERS);
+        }
+        pool.disposeLater().timeout(DISPOSAL).onErrorComplete().block();
         if (round > 0 || !all) {
             report.add(work.group(), name, "% of the pipelines finished", round, 100.0 * ends.size() / pipelines);
             if (all) {
