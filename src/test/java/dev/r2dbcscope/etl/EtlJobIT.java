@@ -301,15 +301,19 @@ class EtlJobIT {
     @Nested
     class TwoOfThem {
 
+        private final AtomicBoolean waits = new AtomicBoolean();
         private final AtomicBoolean go = new AtomicBoolean();
 
         private EtlJob<Integer> waiting() {
             return job(
                     behind(1, 100),
-                    (connection, rows) -> insert(connection, rows)
-                            .delayUntil(count -> rows.get(0) == 31 && !go.get()
-                                    ? Mono.delay(Duration.ofMillis(10)).repeat(() -> !go.get())
-                                    : Mono.empty()));
+                    (connection, rows) -> insert(connection, rows).delayUntil(count -> {
+                        if (rows.get(0) != 31 || go.get()) {
+                            return Mono.empty();
+                        }
+                        waits.set(true);
+                        return Mono.delay(Duration.ofMillis(10)).repeat(() -> !go.get());
+                    }));
         }
 
         @Test
@@ -321,7 +325,7 @@ class EtlJobIT {
                     .count()
                     .cache();
             Disposable running = first.subscribe();
-            Await.until(() -> chunks.get() == 3, () -> "chunks: " + chunks);
+            Await.until(() -> chunks.get() == 3 && waits.get(), () -> "chunks: " + chunks);
 
             StepVerifier.create(job(behind(1, 100), EtlJobIT::insert)
                             .withLockWait(Duration.ofMillis(200))
@@ -344,7 +348,7 @@ class EtlJobIT {
                     .run(watched.scopes)
                     .doOnNext(r -> chunks.incrementAndGet())
                     .subscribe();
-            Await.until(() -> chunks.get() == 3, () -> "chunks: " + chunks);
+            Await.until(() -> chunks.get() == 3 && waits.get(), () -> "chunks: " + chunks);
             Mono<Long> second = job(behind(1, 100), EtlJobIT::insert)
                     .run(watched.scopes)
                     .count()
@@ -367,7 +371,7 @@ class EtlJobIT {
                     .count()
                     .cache();
             Disposable running = first.subscribe(count -> {}, error -> {});
-            Await.until(() -> chunks.get() == 3, () -> "chunks: " + chunks);
+            Await.until(() -> chunks.get() == 3 && waits.get(), () -> "chunks: " + chunks);
 
             Mono<Long> second = job(behind(1, 100), EtlJobIT::insert)
                     .withTakeover(true)
