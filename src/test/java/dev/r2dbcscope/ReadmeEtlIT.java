@@ -8,14 +8,18 @@ import dev.r2dbcscope.etl.ChunkSink;
 import dev.r2dbcscope.etl.ChunkWriter;
 import dev.r2dbcscope.etl.EtlJob;
 import dev.r2dbcscope.etl.Lookup;
+import dev.r2dbcscope.etl.Reject;
+import dev.r2dbcscope.etl.Rejects;
 import dev.r2dbcscope.etl.Source;
 import dev.r2dbcscope.postgresql.CopyIn;
 import dev.r2dbcscope.postgresql.CopyType;
 import dev.r2dbcscope.postgresql.KeysetRead;
 import dev.r2dbcscope.postgresql.OnConflict;
 import dev.r2dbcscope.postgresql.UnnestWriter;
+import io.r2dbc.spi.Connection;
 import io.r2dbc.spi.Row;
 import java.time.Duration;
+import java.util.List;
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.AfterEach;
@@ -80,6 +84,35 @@ class ReadmeEtlIT {
         // end
         assertThat(committed.collectList().block(BOUND)).hasSize(5).allMatch(chunk -> chunk.written() == 5_000);
         assertThat(Postgres.number("select count(*) from etl_lines")).isEqualTo(25_000);
+    }
+
+    private static Mono<Long> note(Connection connection, List<Reject<Line>> rejects) {
+        return UnnestWriter.<Reject<Line>>into("etl_rejects")
+                .column("number", "bigint", Reject::number)
+                .column("reason", "text", Reject::reason)
+                .write(connection, Flux.fromIterable(rejects));
+    }
+
+    @Test
+    void rejects() {
+        Postgres.execute("drop table if exists etl_rejects; create table etl_rejects (number bigint, reason text);"
+                + " insert into etl_lines values (7), (15000)");
+        CopyIn<Line> copy = CopyIn.<Line>into("etl_lines")
+                .column("id", CopyType.BIGINT, Line::id)
+                .column("name", CopyType.TEXT, Line::name);
+        // example: rejects
+        ChunkWriter<Line> tolerant = ChunkWriter.to(ChunkSink.of(copy))
+                .withRejects(Rejects.<Line>inTransaction((connection, rejects) -> note(connection, rejects))
+                        .withLimit(1_000));
+        // end
+        assertThat(tolerant.write(warehouse.scopes, lines())
+                        .map(ChunkResult::rejected)
+                        .collectList()
+                        .block(BOUND))
+                .containsExactly(1L, 1L, 0L);
+        assertThat(Postgres.number("select count(*) from etl_lines")).isEqualTo(25_000);
+        assertThat(Postgres.number("select sum(number)::bigint from etl_rejects where reason like '%duplicate key%'"))
+                .isEqualTo(15_007);
     }
 
     private static Source<Line> source(ConnectionScopes shop) {

@@ -9,15 +9,34 @@ import org.jspecify.annotations.Nullable;
  * @param number counted from 1
  * @param firstRow the number of its first row in the source, from 1
  * @param rows at least one
- * @param firstPosition of the first row, if the source has positions
- * @param lastPosition of the last row, if the source has positions
+ * @param positions those of the rows, or none if the source has none
  */
-record Chunk<T>(
-        long number,
-        long firstRow,
-        List<T> rows,
-        @Nullable String firstPosition,
-        @Nullable String lastPosition) {
+record Chunk<T>(long number, long firstRow, List<T> rows, List<String> positions) {
+
+    @Nullable
+    String firstPosition() {
+        return position(0);
+    }
+
+    @Nullable
+    String lastPosition() {
+        return position(rows.size() - 1);
+    }
+
+    private @Nullable String position(int index) {
+        return positions.isEmpty() ? null : positions.get(index);
+    }
+
+    Reject<T> reject(int index, Refusal refusal) {
+        return new Reject<>(
+                rows.get(index),
+                firstRow + index,
+                position(index),
+                refusal.sqlState(),
+                refusal.reason(),
+                refusal.column(),
+                refusal.constraint());
+    }
 
     long lastRow() {
         return firstRow + rows.size() - 1;

@@ -10,6 +10,7 @@ import org.jspecify.annotations.Nullable;
  * @param number its number in its partition, from 1; a job goes on counting when it is resumed
  * @param rows how many rows it has
  * @param written how many the sink says it wrote, which may be fewer or more: rows that were there already, triggers
+ * @param rejected how many the database did not accept, which are with {@link Rejects}
  * @param firstRow the number of its first row in the source, from 1
  * @param lastRow the number of its last row in the source
  * @param firstPosition the position of its first row, or {@code null} if the source has none
@@ -22,6 +23,7 @@ public record ChunkResult(
         long number,
         long rows,
         long written,
+        long rejected,
         long firstRow,
         long lastRow,
         @Nullable String firstPosition,

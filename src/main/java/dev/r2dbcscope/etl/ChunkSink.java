@@ -38,8 +38,7 @@ public interface ChunkSink<T> {
      * @return the sink
      */
     static <T> ChunkSink<T> of(CopyIn<T> copy) {
-        Objects.requireNonNull(copy, "copy");
-        return (connection, rows) -> copy.write(connection, Flux.fromIterable(rows));
+        return new CopySink<>(Objects.requireNonNull(copy, "copy"));
     }
 
     /**

@@ -6,6 +6,7 @@ import java.time.Duration;
 import java.util.Objects;
 import java.util.function.Predicate;
 import java.util.function.ToLongFunction;
+import org.jspecify.annotations.Nullable;
 import org.reactivestreams.Publisher;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
@@ -35,13 +36,21 @@ public final class ChunkWriter<T> {
     private final int concurrency;
     private final boolean ordered;
     private final Backoff retries;
+    private final @Nullable Rejects<T> rejects;
 
-    private ChunkWriter(ChunkSink<T> sink, ChunkBounds<T> bounds, int concurrency, boolean ordered, Backoff retries) {
+    private ChunkWriter(
+            ChunkSink<T> sink,
+            ChunkBounds<T> bounds,
+            int concurrency,
+            boolean ordered,
+            Backoff retries,
+            @Nullable Rejects<T> rejects) {
         this.sink = sink;
         this.bounds = bounds;
         this.concurrency = concurrency;
         this.ordered = ordered;
         this.retries = retries;
+        this.rejects = rejects;
     }
 
     /**
@@ -53,7 +62,7 @@ public final class ChunkWriter<T> {
      */
     public static <T> ChunkWriter<T> to(ChunkSink<T> sink) {
         return new ChunkWriter<>(
-                Objects.requireNonNull(sink, "sink"), ChunkBounds.defaults(), 1, true, Backoff.DEFAULT);
+                Objects.requireNonNull(sink, "sink"), ChunkBounds.defaults(), 1, true, Backoff.DEFAULT, null);
     }
 
     /**
@@ -111,7 +120,8 @@ public final class ChunkWriter<T> {
      * @throws IllegalArgumentException if it is zero or negative
      */
     public ChunkWriter<T> withConcurrency(int concurrency) {
-        return new ChunkWriter<>(sink, bounds, ChunkBounds.positive(concurrency, "concurrency"), ordered, retries);
+        return new ChunkWriter<>(
+                sink, bounds, ChunkBounds.positive(concurrency, "concurrency"), ordered, retries, rejects);
     }
 
     /**
@@ -121,7 +131,7 @@ public final class ChunkWriter<T> {
      * @return a copy that does or does not
      */
     public ChunkWriter<T> withOrder(boolean ordered) {
-        return new ChunkWriter<>(sink, bounds, concurrency, ordered, retries);
+        return new ChunkWriter<>(sink, bounds, concurrency, ordered, retries, rejects);
     }
 
     /**
@@ -142,11 +152,28 @@ public final class ChunkWriter<T> {
                 bounds,
                 concurrency,
                 ordered,
-                new Backoff(max, Objects.requireNonNull(first, "first"), Objects.requireNonNull(longest, "longest")));
+                new Backoff(max, Objects.requireNonNull(first, "first"), Objects.requireNonNull(longest, "longest")),
+                rejects);
+    }
+
+    /**
+     * Leaves out the rows that the database does not accept, and commits the rest of their chunk. Without this, one such row
+     * fails its chunk.
+     *
+     * <p>They are found by writing the chunk again: by COPY through a temporary table, see {@link
+     * dev.r2dbcscope.postgresql.RejectingCopy}; with any other sink by halves, behind savepoints. The chunks behind one with rejects
+     * are written so from the beginning, until one has none.
+     *
+     * @param rejects what becomes of them
+     * @return a copy that leaves them out
+     */
+    public ChunkWriter<T> withRejects(Rejects<T> rejects) {
+        return new ChunkWriter<>(
+                sink, bounds, concurrency, ordered, retries, Objects.requireNonNull(rejects, "rejects"));
     }
 
     private ChunkWriter<T> with(ChunkBounds<T> bounds) {
-        return new ChunkWriter<>(sink, bounds, concurrency, ordered, retries);
+        return new ChunkWriter<>(sink, bounds, concurrency, ordered, retries, rejects);
     }
 
     /**
@@ -174,12 +201,15 @@ public final class ChunkWriter<T> {
         Objects.requireNonNull(scopes, "scopes");
         Objects.requireNonNull(rows, "rows");
         ChunkTransaction<T> transaction = transaction(scopes, ChunkWriter::isRetried);
-        Flux<ChunkResult> results = ChunkFlow.of(
-                FluxChunks.of(rows, bounds),
-                chunk -> transaction.write(0, chunk, connection -> Mono.empty()),
-                concurrency,
-                ordered);
-        return ChunkTransaction.requireNone(scopes).thenMany(results);
+        return ChunkTransaction.requireNone(scopes).thenMany(Flux.defer(() -> {
+            Sieve<T> sieve = sieve();
+            return new ChunkFlow<>(
+                            FluxChunks.of(rows, bounds),
+                            chunk -> transaction.write(0, chunk, connection -> Mono.empty(), sieve),
+                            concurrency,
+                            ordered)
+                    .run();
+        }));
     }
 
     /** A scope around the writer that has lost its connection does not get another one. */
@@ -188,7 +218,11 @@ public final class ChunkWriter<T> {
     }
 
     ChunkTransaction<T> transaction(ConnectionScopes scopes, Predicate<Throwable> retried) {
-        return new ChunkTransaction<>(scopes, sink, retries, retried);
+        return new ChunkTransaction<>(scopes, retries, retried);
+    }
+
+    Sieve<T> sieve() {
+        return new Sieve<>(sink, rejects);
     }
 
     ChunkBounds<T> bounds() {

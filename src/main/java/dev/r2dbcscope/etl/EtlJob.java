@@ -146,8 +146,8 @@ public final class EtlJob<T> {
      * <p><strong>Endings.</strong> A result is emitted after its chunk's COMMIT. When a connection is lost, or the outcome of a
      * COMMIT is unknown, the job begins again at its checkpoints, as often as the writer has {@linkplain ChunkWriter#withRetries
      * retries}, which are counted anew after each chunk; a chunk whose outcome was unknown and which turns out to be committed
-     * has no result. Any other error of a source or a chunk ends the job. It does what {@link ChunkWriter#write} does for the
-     * partition that it is of, and rolls back what is being written of others. A cancel rolls back what is being written. After
+     * has no result. Any other error of a source or a chunk ends the job. The chunks of other
+     * partitions that are being written are finished then. A cancel rolls back what is being written. After
      * all of these the job goes on at its checkpoints when it is run again.
      *
      * <p><strong>Demand.</strong> For each partition as with {@link ChunkWriter#write}.
@@ -158,10 +158,22 @@ public final class EtlJob<T> {
      *     written, with {@link IllegalStateException} inside a transaction, and with the source's error
      */
     public Flux<ChunkResult> run(ConnectionScopes scopes) {
+        return run(scopes, JobControl.create());
+    }
+
+    /**
+     * Runs the job, from where it was, until it is finished or stopped; otherwise as {@link #run(ConnectionScopes)}.
+     *
+     * @param scopes where the connections to the target come from
+     * @param control pauses, resumes and stops it
+     * @return emits what was committed, of each partition in order
+     */
+    public Flux<ChunkResult> run(ConnectionScopes scopes, JobControl control) {
         Objects.requireNonNull(scopes, "scopes");
+        Objects.requireNonNull(control, "control");
         ChunkTransaction<T> transaction = writer.transaction(scopes, TransientErrors::isConflict);
         return ChunkTransaction.requireNone(scopes)
-                .thenMany(Flux.defer(() -> new JobRun<>(this, scopes, transaction).results()));
+                .thenMany(Flux.defer(() -> new JobRun<>(this, scopes, transaction, control).results()));
     }
 
     String name() {

@@ -103,8 +103,7 @@ final class FluxChunks<E, T> extends Flux<Chunk<T>> {
 
         private List<T> rows = new ArrayList<>();
         private long bytes;
-        private @Nullable String firstPosition;
-        private @Nullable String lastPosition;
+        private List<String> positions = new ArrayList<>();
         private long number;
         private long rowsBefore;
         private long allBytes;
@@ -254,12 +253,14 @@ final class FluxChunks<E, T> extends Flux<Chunk<T>> {
             }
             asked--;
             T row = chunks.row.apply(element);
-            lastPosition = chunks.position.apply(element);
+            String position = chunks.position.apply(element);
             if (rows.isEmpty()) {
-                firstPosition = lastPosition;
                 arm();
             }
             rows.add(row);
+            if (position != null) {
+                positions.add(position);
+            }
             if (bounds.bytes() != null) {
                 long size = bounds.bytes().applyAsLong(row);
                 bytes += size;
@@ -293,9 +294,10 @@ final class FluxChunks<E, T> extends Flux<Chunk<T>> {
                 return false;
             }
             timer.dispose();
-            Chunk<T> chunk = new Chunk<>(++number, rowsBefore + 1, rows, firstPosition, lastPosition);
+            Chunk<T> chunk = new Chunk<>(++number, rowsBefore + 1, rows, positions);
             rowsBefore += rows.size();
-            rows = new ArrayList<>(Math.min(rows.size(), bounds.maxRows()));
+            rows = new ArrayList<>(rows.size());
+            positions = new ArrayList<>(positions.size());
             bytes = 0;
             overdue = false;
             actual.onNext(chunk);

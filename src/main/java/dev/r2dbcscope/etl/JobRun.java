@@ -12,6 +12,7 @@ import java.util.UUID;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.IntFunction;
 import reactor.core.publisher.Flux;
 import reactor.core.publisher.Mono;
 
@@ -26,16 +27,21 @@ final class JobRun<T> {
 
     private static final Duration LOCK_POLL = Duration.ofMillis(100);
 
+    private final JobControl control;
     private final EtlJob<T> job;
     private final ConnectionScopes scopes;
     private final ChunkTransaction<T> transaction;
     private final UUID run = number();
+    private final List<Sieve<T>> sieves;
     private volatile boolean begun;
 
-    JobRun(EtlJob<T> job, ConnectionScopes scopes, ChunkTransaction<T> transaction) {
+    JobRun(EtlJob<T> job, ConnectionScopes scopes, ChunkTransaction<T> transaction, JobControl control) {
+        this.control = control;
         this.job = job;
         this.scopes = scopes;
         this.transaction = transaction;
+        this.sieves =
+                job.partitions().stream().map(source -> job.writer().sieve()).toList();
     }
 
     /** It need not be a secret, and {@code UUID.randomUUID()} may block. */
@@ -49,9 +55,13 @@ final class JobRun<T> {
                 .retryWhen(job.writer().retries().on(this::isRetried).transientErrors(true)));
     }
 
-    /** A lock that is not to be had may be that of this run's own connection, which the server does not know to be lost. */
+    /**
+     * What a failed COPY says of its rows is worth another attempt, with another connection. A lock that is not to be had may be that of this run's own connection, which the server does not know to be lost.
+     */
     private boolean isRetried(Throwable error) {
-        return TransientErrors.isTransient(error)
+        boolean learned = sieves.stream().filter(Sieve::hasLearned).count() > 0;
+        return learned
+                || TransientErrors.isTransient(error)
                 || TransientErrors.isUnknown(error)
                 || begun && error instanceof JobRunningException running && running.isAboutTheLock();
     }
@@ -88,6 +98,7 @@ final class JobRun<T> {
     private final class Attempt {
 
         private final Queue<Checkpoint> waiting = new ConcurrentLinkedQueue<>();
+        private final Failure failure = new Failure();
 
         Attempt(List<Checkpoint> checkpoints) {
             checkpoints.stream().filter(one -> !one.finished()).forEach(waiting::add);
@@ -98,14 +109,20 @@ final class JobRun<T> {
         }
 
         Flux<ChunkResult> inScopesOfTheirOwn() {
-            int lanes = lanes();
-            return Flux.range(0, lanes).flatMap(lane -> lane(), lanes, 1);
+            return together(lane -> lane());
         }
 
         /** The others have connections of their own, if there are any to be had. */
         Flux<ChunkResult> withThisConnection() {
-            int lanes = lanes();
-            return Flux.range(0, lanes).flatMap(lane -> lane == 0 ? lane() : another(), lanes, 1);
+            return together(lane -> lane == 0 ? lane() : another());
+        }
+
+        /** When one of them fails, the others finish the chunks that they are writing. */
+        private Flux<ChunkResult> together(IntFunction<Flux<ChunkResult>> lanes) {
+            int number = lanes();
+            return Flux.range(0, number)
+                    .flatMap(lane -> lanes.apply(lane).onErrorResume(failure::keep), number, 1)
+                    .concatWith(failure.thrown());
         }
 
         private Flux<ChunkResult> another() {
@@ -122,7 +139,9 @@ final class JobRun<T> {
         }
 
         private Flux<ChunkResult> lane() {
-            return Mono.fromSupplier(waiting::poll).flatMapMany(this::partition).repeat(() -> !waiting.isEmpty());
+            return Mono.fromSupplier(waiting::poll)
+                    .flatMapMany(this::partition)
+                    .repeat(() -> !waiting.isEmpty() && !isEnding());
         }
 
         private Flux<ChunkResult> partition(Checkpoint from) {
@@ -130,17 +149,23 @@ final class JobRun<T> {
             Source<T> source = job.partitions().get(partition);
             Flux<Positioned<T>> rows = source.behind(from.position());
             Flux<Positioned<T>> read = source.joins() ? rows : scopes.apart(rows);
-            return ChunkFlow.of(
+            return new ChunkFlow<>(
                             FluxChunks.ofPositioned(
                                     read, job.writer().bounds(), new FluxChunks.Start(from.chunks(), from.rows())),
                             chunk -> transaction.write(
                                     partition,
                                     chunk,
                                     connection ->
-                                            job.checkpoints().advance(connection, job.name(), partition, run, chunk)),
+                                            job.checkpoints().advance(connection, job.name(), partition, run, chunk),
+                                    sieves.get(partition)),
                             1,
                             true)
-                    .concatWith(finish(partition));
+                    .run(control, failure.happened())
+                    .concatWith(Mono.defer(() -> isEnding() ? Mono.empty() : finish(partition)));
+        }
+
+        private boolean isEnding() {
+            return control.isStopped() || failure.hasHappened();
         }
 
         private Mono<ChunkResult> finish(int partition) {

@@ -11,7 +11,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
-import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BiFunction;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -220,17 +219,11 @@ public final class Lookup<K, V> {
             Function<Set<K>, Mono<Map<K, V>>> find) {
         return Flux.defer(() -> {
             LookupCache<K, V> kept = cache.get();
-            AtomicReference<@Nullable Throwable> failure = new AtomicReference<>();
+            Failure failure = new Failure();
             return FluxChunks.<T>of(rows, bounds.of())
-                    .onErrorResume(error -> {
-                        failure.set(error);
-                        return Flux.empty();
-                    })
+                    .onErrorResume(failure::keep)
                     .flatMapSequential(chunk -> matches(chunk.rows(), key, find, kept), concurrency, 1)
-                    .concatWith(Mono.defer(() -> {
-                        Throwable error = failure.get();
-                        return error == null ? Mono.empty() : Mono.error(error);
-                    }));
+                    .concatWith(failure.thrown());
         });
     }
 

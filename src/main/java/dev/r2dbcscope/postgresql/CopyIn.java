@@ -9,6 +9,7 @@ import io.r2dbc.spi.Wrapped;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
+import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
@@ -278,7 +279,7 @@ public final class CopyIn<T> {
     public Mono<Long> write(Connection connection, Publisher<? extends T> rows) {
         Objects.requireNonNull(connection, "connection");
         Objects.requireNonNull(rows, "rows");
-        return writeInto(connection, rows, table(), table);
+        return writeInto(connection, rows, table(), table, null);
     }
 
     /**
@@ -286,12 +287,18 @@ public final class CopyIn<T> {
      *
      * @param into the other table, quoted
      * @param name its bare name
+     * @param leftOut gets the rows that cannot be sent; if there is none, they fail the COPY
      */
-    Mono<Long> writeInto(Connection connection, Publisher<? extends T> rows, String into, String name) {
+    Mono<Long> writeInto(
+            Connection connection,
+            Publisher<? extends T> rows,
+            String into,
+            String name,
+            @Nullable Consumer<CopyException> leftOut) {
         requireColumns();
         CopyErrors errors = new CopyErrors(shownTable(), name, columns);
-        return Mono.defer(() ->
-                        DriverTurn.<Written>take(connection, "COPY " + shownTable(), turn -> copy(turn, rows, into)))
+        return Mono.defer(() -> DriverTurn.<Written>take(
+                        connection, "COPY " + shownTable(), turn -> copy(turn, rows, into, leftOut)))
                 .onErrorMap(R2dbcException.class, errors::told)
                 .flatMap(Written::answer);
     }
@@ -302,10 +309,12 @@ public final class CopyIn<T> {
         }
     }
 
-    private Mono<Written> copy(DriverTurn turn, Publisher<? extends T> rows, String into) {
+    private Mono<Written> copy(
+            DriverTurn turn, Publisher<? extends T> rows, String into, @Nullable Consumer<CopyException> leftOut) {
         PostgresqlConnection driver = Unwrapped.postgresql(turn.connection());
         turn.cancellable();
         return row(driver, into)
+                .doOnNext(row -> row.leaveOut(leftOut))
                 .doOnError(error -> turn.condemn())
                 .flatMap(row -> turn.isLeft() ? Mono.empty() : copy(turn, driver, row, rows, into));
     }

@@ -14,6 +14,7 @@ import java.util.Arrays;
 import java.util.Collection;
 import java.util.List;
 import java.util.UUID;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -43,6 +44,7 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
     private int column;
     private boolean inArray;
     private @Nullable CopyException refusal;
+    private @Nullable Consumer<CopyException> leftOut;
 
     CopyRow(String table, List<String> columns, ColumnTypes types) {
         this.table = table;
@@ -437,14 +439,33 @@ public abstract sealed class CopyRow permits BinaryCopyRow, TextCopyRow {
 
     // rows -----------------------------------------------------------------------------------------------------------
 
+    /** Leaves out rows that cannot be sent, which are counted all the same, instead of failing. */
+    final void leaveOut(@Nullable Consumer<CopyException> rows) {
+        leftOut = rows;
+    }
+
     /** Encodes a row behind what is there already. */
     final <T> void encode(T value, RowEncoder<? super T> encoder) {
+        int before = end;
         row++;
         column = 0;
         openRow(columns.size());
-        encoder.encode(value, this);
-        if (refusal != null) {
-            throw refusal; // an encoder that keeps it to itself leaves half of a row behind
+        try {
+            encoder.encode(value, this);
+        } catch (CopyException e) {
+            if (leftOut == null || e != refusal) {
+                throw e;
+            }
+        }
+        if (refusal != null) { // an encoder that keeps it to itself leaves half of a row behind
+            if (leftOut == null) {
+                throw refusal;
+            }
+            leftOut.accept(refusal);
+            refusal = null;
+            inArray = false;
+            end = before;
+            return;
         }
         if (column != columns.size()) {
             throw new IllegalStateException("The encoder of COPY " + table + " wrote " + column + " of "

@@ -1,12 +1,9 @@
 package dev.r2dbcscope.postgresql;
 
 import dev.r2dbcscope.ConnectionScopes;
-import dev.r2dbcscope.DriverTurn;
 import io.r2dbc.spi.Connection;
-import io.r2dbc.spi.Result;
 import java.util.List;
 import java.util.Objects;
-import java.util.concurrent.atomic.AtomicLong;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -33,7 +30,6 @@ import reactor.core.publisher.Mono;
  */
 public final class CopyUpsert<T> {
 
-    private static final AtomicLong NUMBER = new AtomicLong();
     private static final Pattern MAJOR = Pattern.compile("(\\d{1,4})");
 
     private final CopyIn<T> copy;
@@ -86,41 +82,12 @@ public final class CopyUpsert<T> {
         Objects.requireNonNull(connection, "connection");
         Objects.requireNonNull(rows, "rows");
         return Mono.defer(() -> {
-            String name = "r2dbc_scope_upsert_" + NUMBER.incrementAndGet();
-            String temporary = "pg_temp." + Identifiers.quoted(name, "name");
-            String position = position();
-            return DriverTurn.take(
-                            connection, "the upsert of " + copy.table(), turn -> Mono.just(turn.isInTransaction()))
-                    .flatMap(inside -> inside ? execute(connection, create(temporary, position)) : outside())
-                    .then(copy.writeInto(connection, rows, temporary, name))
-                    .flatMap(copied -> upsert(connection, temporary, position)
+            Staging<T> staging = Staging.of(copy);
+            return staging.fill(connection, rows, "the upsert of " + copy.table(), null)
+                    .flatMap(copied -> upsert(connection, staging.table(), staging.position())
                             .onErrorMap(e -> BulkWriteException.ofServer(copy.table(), 1, copied, e)))
-                    .delayUntil(written -> execute(connection, "drop table " + temporary));
+                    .delayUntil(written -> staging.drop(connection));
         });
-    }
-
-    private Mono<Long> outside() {
-        return Mono.error(() -> new IllegalStateException("An upsert of " + copy.table()
-                + " by COPY needs a transaction, to which its temporary table belongs; use"
-                + " ConnectionScopes.inTransaction, or write(scopes, rows)"));
-    }
-
-    /** A name that no column has. */
-    private String position() {
-        String name = "r2dbc_scope_position";
-        while (copy.columns().contains(name)) {
-            name += "_";
-        }
-        return Identifiers.quoted(name, "name");
-    }
-
-    /** Without the table's constraints, which the INSERT is to meet. */
-    private String create(String temporary, String position) {
-        return "create temporary table " + temporary.substring(temporary.indexOf('.') + 1)
-                + " on commit drop as select "
-                + SqlNames.quoteAll(copy.columns()) + " from " + copy.table() + " with no data; alter table "
-                + temporary
-                + " add column " + position + " bigint generated always as identity (cache 1000)";
     }
 
     /**
@@ -131,7 +98,7 @@ public final class CopyUpsert<T> {
     private Mono<Long> upsert(Connection connection, String temporary, String position) {
         String insert = insert(select(temporary, position));
         if (!onConflict.updates() || !knowsMerge(connection)) {
-            return execute(connection, insert);
+            return Staging.execute(connection, insert);
         }
         return Flux.defer(() -> Flux.from(connection
                         .createStatement(mergeOr(insert, temporary, position))
@@ -149,11 +116,7 @@ public final class CopyUpsert<T> {
                 + merge(onConflict.isConditional() ? "(" + select(temporary, position) + ")" : temporary) + "; " + count
                 + "exception when unique_violation or cardinality_violation then " + insert + "; " + count + "end; "
                 + "perform pg_catalog.set_config('r2dbc_scope.written', r2dbc_scope_written::text, true); end ";
-        StringBuilder tag = new StringBuilder("$upsert$");
-        while (block.contains(tag)) {
-            tag.insert(1, 'x');
-        }
-        return "do " + tag + block + tag + "; select pg_catalog.current_setting('r2dbc_scope.written')::bigint";
+        return Staging.block(block) + "; select pg_catalog.current_setting('r2dbc_scope.written')::bigint";
     }
 
     private static boolean knowsMerge(Connection connection) {
@@ -202,12 +165,6 @@ public final class CopyUpsert<T> {
         return key.stream()
                 .map(column -> Identifiers.quoted(column, "column") + " is null")
                 .collect(Collectors.joining(" or ", "case when ", " then " + position + " end"));
-    }
-
-    private static Mono<Long> execute(Connection connection, String sql) {
-        return Flux.defer(() -> Flux.from(connection.createStatement(sql).execute()))
-                .concatMap(Result::getRowsUpdated)
-                .reduce(0L, Long::sum);
     }
 
     @Override

@@ -195,7 +195,7 @@ public final class KeysetRead {
             String before = after;
             for (Entry<T> entry : entries) {
                 if (entry.position().equals(before)) {
-                    throw unfit("the same in several rows, " + before);
+                    throw unfit("the same in several rows");
                 }
                 before = entry.position();
                 if (rows.size() < pageSize) {

@@ -401,6 +401,85 @@ class EtlJobIT {
     }
 
     @Nested
+    class Controlled {
+
+        private final JobControl control = JobControl.create();
+        private final AtomicInteger chunks = new AtomicInteger();
+
+        private Mono<Long> running(int at, Runnable then) {
+            Mono<Long> running = job(behind(1, 200), EtlJobIT::insert)
+                    .run(watched.scopes, control)
+                    .doOnNext(chunk -> {
+                        if (chunks.incrementAndGet() == at) {
+                            then.run();
+                        }
+                    })
+                    .count()
+                    .cache();
+            running.subscribe();
+            return running;
+        }
+
+        @Test
+        void pausesBetweenTwoChunksAndGoesOn() {
+            Mono<Long> running = running(3, control::pause);
+            Await.until(() -> chunks.get() >= 3, () -> "chunks: " + chunks);
+            StepVerifier.create(running)
+                    .expectSubscription()
+                    .expectNoEvent(Duration.ofMillis(300))
+                    .thenCancel()
+                    .verify(BOUND);
+
+            // one may have begun before
+            assertThat(chunks.get()).isBetween(3, 4);
+            assertThat(watched.inState("idle in transaction%")).isZero();
+            control.resume();
+
+            assertThat(running.block(BOUND)).isEqualTo(20);
+            assertTarget(200);
+        }
+
+        @Test
+        void stopsBetweenTwoChunksAndGoesOnInTheNextRun() {
+            Mono<Long> running = running(3, control::stop);
+
+            long first = running.blockOptional(BOUND).orElseThrow();
+            assertThat(first).isBetween(3L, 4L);
+            assertThat(checkpoints().get(0).finished()).isFalse();
+            control.resume();
+            assertThat(job(behind(1, 200), EtlJobIT::insert)
+                            .run(watched.scopes, control)
+                            .count()
+                            .block(BOUND))
+                    .isZero();
+
+            assertThat(job(behind(1, 200), EtlJobIT::insert)
+                            .run(watched.scopes)
+                            .count()
+                            .block(BOUND))
+                    .isEqualTo(20 - first);
+            assertTarget(200);
+        }
+
+        @Test
+        void stopsWhileItIsPausedAndWhileItsSourceIsSilent() {
+            Source<Integer> silent = Source.of(position -> Flux.range(1, 10).concatWith(Flux.never()), row -> "" + row);
+            Mono<Long> running = job(silent, EtlJobIT::insert)
+                    .run(watched.scopes, control)
+                    .doOnNext(chunk -> chunks.incrementAndGet())
+                    .count()
+                    .cache();
+            running.subscribe();
+            Await.until(() -> chunks.get() == 1, () -> "chunks: " + chunks);
+
+            control.pause();
+            control.stop();
+
+            assertThat(running.block(BOUND)).isEqualTo(1);
+        }
+    }
+
+    @Nested
     class Mistakes {
 
         @Test

@@ -79,7 +79,8 @@ class FluxChunksTest {
 
         assertThat(chunks)
                 .containsExactly(
-                        new Chunk<>(6, 101, List.of("a", "b"), "A", "B"), new Chunk<>(7, 103, List.of("c"), "C", "C"));
+                        new Chunk<>(6, 101, List.of("a", "b"), List.of("A", "B")),
+                        new Chunk<>(7, 103, List.of("c"), List.of("C")));
     }
 
     @Test

@@ -1,6 +1,8 @@
 package dev.r2dbcscope.benchmarks;
 
 import dev.r2dbcscope.ConnectionScopes;
+import dev.r2dbcscope.etl.ChunkSink;
+import dev.r2dbcscope.etl.ChunkWriter;
 import dev.r2dbcscope.postgresql.CopyFormat;
 import dev.r2dbcscope.postgresql.CopyIn;
 import dev.r2dbcscope.postgresql.CopyType;
@@ -130,6 +132,7 @@ final class CopyInBenchmark implements Part {
         add(contest, "pgjdbc CopyManager, text file", this::copyManager);
         add(contest, "CopyIn, binary, columns", () -> copyIn(COLUMNS, CopyFormat.BINARY));
         add(contest, "CopyIn, binary, encoder", () -> copyIn(ENCODER, CopyFormat.BINARY));
+        add(contest, "CopyIn, binary, chunks of 10,000", this::chunks);
         add(contest, "CopyIn, text, columns", () -> copyIn(COLUMNS, CopyFormat.TEXT));
         add(contest, "CopyIn, text, encoder", () -> copyIn(ENCODER, CopyFormat.TEXT));
         contest.run(extent.rounds());
@@ -152,6 +155,16 @@ final class CopyInBenchmark implements Part {
                 + " created timestamptz not null, price double precision not null, paid boolean not null)");
         execute("checkpoint");
         System.gc();
+    }
+
+    /** Each chunk is a transaction. */
+    private double chunks() {
+        long start = System.nanoTime();
+        ChunkWriter.to(ChunkSink.of(COLUMNS))
+                .write(scopes, Flux.range(0, rows).map(Order::of))
+                .then()
+                .block(Server.LONG);
+        return (System.nanoTime() - start) / 1e9;
     }
 
     private double copyIn(CopyIn<Order> writer, CopyFormat format) {

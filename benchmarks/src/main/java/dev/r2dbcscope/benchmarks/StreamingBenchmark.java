@@ -77,11 +77,12 @@ final class StreamingBenchmark implements Part {
         sides.put("DatabaseClient", r2dbc.databaseClient(0));
         if (rows <= ROWS) {
             sides.put("pgjdbc", new PgjdbcReader(jdbc, 0));
+            sides.put("Vert.x, collecting", vertx.collecting());
         } else {
-            // it runs out of memory, and takes threads of the others with it
-            report.note("pgjdbc without a fetch size keeps all rows, and this heap cannot hold " + rows);
+            // they take threads of the others with them
+            report.note("pgjdbc without a fetch size keeps all rows, and runs out of memory with " + rows);
+            report.note("Vert.x without a cursor runs out of direct memory with " + rows);
         }
-        sides.put("Vert.x, collecting", vertx.collecting());
         sides.put("scope", r2dbc.scope(0));
         return sides;
     }
