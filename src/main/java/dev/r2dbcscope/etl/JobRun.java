@@ -56,7 +56,8 @@ final class JobRun<T> {
     }
 
     /**
-     * What a failed COPY says of its rows is worth another attempt, with another connection. A lock that is not to be had may be that of this run's own connection, which the server does not know to be lost.
+     * What a failed COPY says of its rows is worth another attempt, with another connection. A lock that is not to be had may
+     * be that of this run's own connection, which the server does not know to be lost.
      */
     private boolean isRetried(Throwable error) {
         boolean learned = sieves.stream().filter(Sieve::hasLearned).count() > 0;
