@@ -66,6 +66,33 @@ class OwnConnectionTest {
                         "close#3");
     }
 
+    /** Its scopes join each other, and none downstream of it. */
+    @Test
+    void whatIsApartOpensScopesOfItsOwn() {
+        Flux<Integer> source = scopes.inTransactionMany(
+                c -> one(c, "source").thenMany(scopes.withConnectionMany(inside -> one(inside, "inside"))));
+
+        scopes.inTransaction(c -> one(c, "outer")
+                        .thenMany(scopes.apart(source))
+                        .then(scopes.withConnection(joined -> one(joined, "joined"))))
+                .block(PATIENCE);
+
+        assertThat(database.log())
+                .containsExactly(
+                        "create",
+                        "begin#1",
+                        "outer#1",
+                        "create",
+                        "begin#2",
+                        "source#2",
+                        "inside#2",
+                        "commit#2",
+                        "close#2",
+                        "joined#1",
+                        "commit#1",
+                        "close#1");
+    }
+
     @Test
     void aConnectionOfItsOwnThatCouldNeverComeFailsAtOnce() {
         try (ScriptedPool pool = new ScriptedPool(1)) {
